@@ -1,0 +1,18 @@
+//! The vocabulary of the OCI specifications: digests, names, media types, manifests, error codes.
+//!
+//! Rule of the room: pure. No I/O, no async, nothing of HTTP but the numbers of its statuses. Whatever is
+//! constructed here is valid: a [`Digest`] has the right length, a [`Repository`] is safe as a path.
+
+mod digest;
+mod error;
+mod manifest;
+mod media_type;
+mod name;
+mod platform;
+
+pub use digest::{Algorithm, Digest, Hasher};
+pub use error::{Code, ErrorBody};
+pub use manifest::{Descriptor, MAX_MANIFEST, Manifest};
+pub use media_type::{ACCEPT, Kind, MediaType};
+pub use name::{Image, InvalidName, Name, Reference, Registry, Repository, Tag};
+pub use platform::Platform;

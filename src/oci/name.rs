@@ -1,0 +1,431 @@
+//! Names: which registry, which repository, which tag or digest (distribution-spec, "Pulling manifests").
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use super::Digest;
+
+/// Why a text is no registry, repository, tag or image.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is no {what}: {want}")]
+pub struct InvalidName {
+    what: &'static str,
+    text: String,
+    want: &'static str,
+}
+
+impl InvalidName {
+    fn new(what: &'static str, text: &str, want: &'static str) -> Self {
+        let text = text.chars().take(300).collect();
+        Self { what, text, want }
+    }
+}
+
+/// A registry's host, with a port where one was given: `quay.io`, `localhost:5000`, `[::1]:5000`.
+///
+/// In lower case, with docker.io's aliases folded into `docker.io`, and safe as the name of a folder.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Registry(Arc<str>);
+
+const DOCKER: &str = "docker.io";
+
+impl Registry {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    pub fn is_docker(&self) -> bool {
+        &*self.0 == DOCKER
+    }
+
+    /// Whether the first segment of a path names a registry: it has a dot or a colon, or is `localhost`.
+    pub fn is_meant(segment: &str) -> bool {
+        segment.contains(['.', ':']) || segment == "localhost"
+    }
+}
+
+impl FromStr for Registry {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        let lower = text.to_ascii_lowercase();
+        let lower = lower
+            .strip_suffix(":443")
+            .filter(|_| lower.starts_with("docker.io:"))
+            .unwrap_or(&lower);
+        match lower {
+            DOCKER | "index.docker.io" | "registry-1.docker.io" => return Ok(Self(Arc::from(DOCKER))),
+            _ => {}
+        }
+        if is_authority(lower) {
+            Ok(Self(Arc::from(lower)))
+        } else {
+            Err(InvalidName::new(
+                "registry",
+                text,
+                "want host, host:port, address:port or [IPv6]:port",
+            ))
+        }
+    }
+}
+
+fn is_authority(text: &str) -> bool {
+    if text.len() > 255 {
+        return false;
+    }
+    if let Some(rest) = text.strip_prefix('[') {
+        let Some((address, port)) = rest.split_once(']') else {
+            return false;
+        };
+        return address.parse::<std::net::Ipv6Addr>().is_ok() && (port.is_empty() || is_port(port));
+    }
+    let (host, port) = match text.find(':') {
+        Some(at) => text.split_at(at),
+        None => (text, ""),
+    };
+    let label = |label: &str| {
+        !label.is_empty()
+            && label.len() <= 63
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+    };
+    host.split('.').all(label) && (port.is_empty() || is_port(port))
+}
+
+fn is_port(text: &str) -> bool {
+    text.strip_prefix(':').is_some_and(|digits| {
+        digits.bytes().all(|b| b.is_ascii_digit()) && digits.parse::<u16>().is_ok_and(|port| port > 0)
+    })
+}
+
+/// A repository of any depth: `library/busybox`. At most 255 characters, and safe as a path.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Repository(Arc<str>);
+
+impl Repository {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Repository {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        if text.len() <= 255 && text.split('/').all(is_component) {
+            Ok(Self(Arc::from(text)))
+        } else {
+            Err(InvalidName::new(
+                "repository",
+                text,
+                "want at most 255 characters of [a-z0-9], with separators . _ __ - inside, and / between components",
+            ))
+        }
+    }
+}
+
+/// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`: begins and ends with a letter or digit, separators stand alone.
+fn is_component(text: &str) -> bool {
+    let alphanumeric = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let bytes = text.as_bytes();
+    let (Some(&first), Some(&last)) = (bytes.first(), bytes.last()) else {
+        return false;
+    };
+    alphanumeric(first)
+        && alphanumeric(last)
+        && text
+            .split(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
+            .all(|separator| {
+                matches!(separator, "" | "." | "_" | "__") || separator.bytes().all(|b| b == b'-')
+            })
+}
+
+/// A tag: `[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}`, its case kept.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Tag(Arc<str>);
+
+impl Tag {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    pub fn is_latest(&self) -> bool {
+        &*self.0 == "latest"
+    }
+}
+
+impl FromStr for Tag {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+        let valid = text.len() <= 128
+            && text.bytes().next().is_some_and(word)
+            && text.bytes().all(|b| word(b) || b == b'.' || b == b'-');
+        if valid {
+            Ok(Self(Arc::from(text)))
+        } else {
+            Err(InvalidName::new(
+                "tag",
+                text,
+                "want 1 to 128 of [a-zA-Z0-9._-], not beginning with . or -",
+            ))
+        }
+    }
+}
+
+/// What stands behind `/manifests/`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Reference {
+    Tag(Tag),
+    Digest(Digest),
+}
+
+impl FromStr for Reference {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        if text.contains(':') {
+            match text.parse() {
+                Ok(digest) => Ok(Self::Digest(digest)),
+                Err(_) => Err(InvalidName::new(
+                    "digest",
+                    text,
+                    "want sha256: or sha512: and its hex digits",
+                )),
+            }
+        } else {
+            text.parse().map(Self::Tag)
+        }
+    }
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tag(tag) => fmt::Display::fmt(tag, f),
+            Self::Digest(digest) => fmt::Display::fmt(digest, f),
+        }
+    }
+}
+
+/// A repository in its registry: `docker.io/library/busybox`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Name {
+    pub registry: Registry,
+    pub repository: Repository,
+}
+
+impl Name {
+    /// Puts the two together; `docker.io/hello-world` means `docker.io/library/hello-world`.
+    pub fn new(registry: Registry, repository: Repository) -> Self {
+        let repository = if registry.is_docker() && !repository.as_str().contains('/') {
+            Repository(Arc::from(format!("library/{repository}")))
+        } else {
+            repository
+        };
+        Self { registry, repository }
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.registry, self.repository)
+    }
+}
+
+/// A manifest or index by its full name: `docker.io/library/busybox:1.36`, `quay.io/a/b@sha256:…`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Image {
+    pub name: Name,
+    pub reference: Reference,
+}
+
+impl fmt::Display for Image {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.reference {
+            Reference::Tag(tag) => write!(f, "{}:{tag}", self.name),
+            Reference::Digest(digest) => write!(f, "{}@{digest}", self.name),
+        }
+    }
+}
+
+impl FromStr for Image {
+    type Err = InvalidName;
+
+    /// Reads what people type: a missing registry is docker.io, a missing tag is `latest`, and a digest
+    /// beats a tag that stands beside it.
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        let (rest, digest) = match text.split_once('@') {
+            Some((rest, digest)) => (rest, Some(digest)),
+            None => (text, None),
+        };
+        let (path, tag) = match rest.rsplit_once(':') {
+            Some((path, tag)) if !tag.contains('/') => (path, tag),
+            _ => (rest, "latest"),
+        };
+        let (registry, repository) = match path.split_once('/') {
+            Some((first, repository)) if Registry::is_meant(first) => (first, repository),
+            _ => (DOCKER, path),
+        };
+        let name = Name::new(registry.parse()?, repository.parse()?);
+        let reference = match digest {
+            Some(digest) => Reference::Digest(digest.parse().map_err(|_| {
+                InvalidName::new("digest", digest, "want sha256: or sha512: and its hex digits")
+            })?),
+            None => Reference::Tag(tag.parse()?),
+        };
+        Ok(Self { name, reference })
+    }
+}
+
+macro_rules! prints_as_text {
+    ($($name:ident),*) => {$(
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    )*};
+}
+
+prints_as_text!(Registry, Repository, Tag);
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn registries() {
+        for text in [
+            "quay.io",
+            "localhost",
+            "localhost:5000",
+            "a-b.c:1",
+            "10.0.0.1:5000",
+            "[::1]:5000",
+            "[fe80::1]",
+        ] {
+            assert_eq!(text.parse::<Registry>().unwrap().as_str(), text);
+        }
+        for text in [
+            "", ".", "..", "a..b", "-a", "a/b", "a:0", "a:99999", "a:", "a:+5", "[::1", "[x]:1", "a b", "_a",
+            "a@b",
+        ] {
+            assert!(text.parse::<Registry>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn docker_io_has_one_name() {
+        for text in [
+            "docker.io",
+            "index.docker.io",
+            "registry-1.docker.io",
+            "Docker.io",
+            "docker.io:443",
+        ] {
+            assert!(text.parse::<Registry>().unwrap().is_docker(), "{text}");
+        }
+    }
+
+    #[test]
+    fn repositories() {
+        for text in [
+            "a",
+            "library/busybox",
+            "a/b/c/d/e/f",
+            "a.b/c__d/e-f/g---h",
+            "0/1_2",
+        ] {
+            assert!(text.parse::<Repository>().is_ok(), "{text}");
+        }
+        for text in [
+            "",
+            "/",
+            "a/",
+            "/a",
+            "A",
+            "a//b",
+            "a..b",
+            "a._b",
+            "a___b",
+            "_tags/a",
+            ".a",
+            "-a",
+            "a.",
+            "ä",
+            &"a".repeat(256),
+        ] {
+            assert!(text.parse::<Repository>().is_err(), "{text}");
+        }
+        assert!("a".repeat(255).parse::<Repository>().is_ok());
+    }
+
+    #[test]
+    fn tags() {
+        for text in ["latest", "V1.2-Rc_3", "_x", &"T".repeat(128)] {
+            assert!(text.parse::<Tag>().is_ok(), "{text}");
+        }
+        for text in ["", ".a", "-a", "a:b", "a/b", "ä", &"t".repeat(129)] {
+            assert!(text.parse::<Tag>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn images_as_people_type_them() {
+        let hex = "a".repeat(64);
+        for (typed, meant) in [
+            (
+                "busybox".to_owned(),
+                "docker.io/library/busybox:latest".to_owned(),
+            ),
+            ("busybox:1.36".into(), "docker.io/library/busybox:1.36".into()),
+            (
+                "docker.io/hello-world".into(),
+                "docker.io/library/hello-world:latest".into(),
+            ),
+            (
+                "registry.k8s.io/pause:3.9".into(),
+                "registry.k8s.io/pause:3.9".into(),
+            ),
+            ("localhost:5000/a/b".into(), "localhost:5000/a/b:latest".into()),
+            (
+                format!("quay.io/a/b:1@sha256:{hex}"),
+                format!("quay.io/a/b@sha256:{hex}"),
+            ),
+        ] {
+            assert_eq!(typed.parse::<Image>().unwrap().to_string(), meant);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_parsed_without_panic_and_prints_back(text in "[a-zA-Z0-9._:/@\\[\\]-]{0,80}|.*") {
+            if let Ok(name) = text.parse::<Repository>() { prop_assert_eq!(name.as_str(), &text); }
+            if let Ok(tag) = text.parse::<Tag>() { prop_assert_eq!(tag.as_str(), &text); }
+            if let Ok(reference) = text.parse::<Reference>() { prop_assert_eq!(reference.to_string(), text.clone()); }
+            if let Ok(registry) = text.parse::<Registry>() {
+                prop_assert_eq!(registry.as_str().parse::<Registry>().unwrap(), registry);
+            }
+            if let Ok(image) = text.parse::<Image>() {
+                prop_assert_eq!(image.to_string().parse::<Image>().unwrap(), image);
+            }
+        }
+
+        #[test]
+        fn a_name_is_safe_as_a_path(text in "[a-z0-9._/-]{0,40}") {
+            if let Ok(repository) = text.parse::<Repository>() {
+                for component in repository.as_str().split('/') {
+                    prop_assert!(!component.is_empty() && component != "." && component != ".." && !component.starts_with('_'));
+                }
+            }
+        }
+    }
+}

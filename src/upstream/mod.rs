@@ -1,0 +1,5 @@
+//! One registry spoken to: client, credentials, retries, resume.
+
+mod error;
+
+pub use error::UpstreamError;
