@@ -1,12 +1,13 @@
 //! What is in force: every value checked, units resolved, secrets read. The rest of the program sees only this.
 
-use std::fmt;
+use std::cmp::Reverse;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use url::Url;
 
+use super::{RegistryPattern, Secret};
 use crate::oci::{Platform, Registry};
 
 /// All settings of a running daemon.
@@ -27,7 +28,25 @@ pub struct Settings {
     pub proxy: Proxy,
     /// What holds for registries without an entry, and for what an entry leaves out.
     pub defaults: RegistryDefaults,
+    /// No two of the same name.
     pub registries: Vec<RegistrySettings>,
+}
+
+impl Settings {
+    /// The entry for a registry: an exact one beats a wildcard, a longer wildcard a shorter one, and of two
+    /// equally long ones the first in the file counts.
+    pub fn registry(&self, registry: &Registry) -> Option<&RegistrySettings> {
+        self.registries
+            .iter()
+            .filter(|entry| entry.name.matches(registry))
+            .min_by_key(|entry| Reverse(entry.name.rank()))
+    }
+
+    /// What holds for a registry, listed or not.
+    pub fn policy(&self, registry: &Registry) -> &RegistryDefaults {
+        self.registry(registry)
+            .map_or(&self.defaults, |entry| &entry.policy)
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -96,16 +115,54 @@ pub struct RegistryDefaults {
     pub max_downloads: usize,
 }
 
-/// One configured registry.
+/// How a registry is spoken to where no URL says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    Https,
+    Http,
+}
+
+impl Scheme {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Https => "https",
+            Self::Http => "http",
+        }
+    }
+
+    /// Where a registry's API is when nothing else is known of it: docker.io's at registry-1.docker.io, any
+    /// other's at its name. None for a name that no URL can hold, such as `1.2.3.4.5`.
+    pub fn api(self, registry: &Registry) -> Option<Url> {
+        let host = if registry.is_docker() {
+            "registry-1.docker.io"
+        } else {
+            registry.as_str()
+        };
+        Url::parse(&format!("{}://{host}/", self.as_str())).ok()
+    }
+}
+
+/// A configured registry, or all that match a wildcard.
 #[derive(Clone, Debug)]
 pub struct RegistrySettings {
-    pub name: Registry,
+    pub name: RegistryPattern,
     pub description: String,
-    /// Where its API is: http or https, a host, perhaps a path; never a query. `/v2/…` goes behind it.
-    pub url: Url,
+    /// That of `url` where one is given.
+    pub scheme: Scheme,
+    /// Where its API is when not at its name; never with a wildcard. Http or https, a host, perhaps a path
+    /// without a slash at its end, never a user or a query.
+    pub url: Option<Url>,
     pub credentials: Credentials,
     pub tls: ClientTls,
     pub policy: RegistryDefaults,
+}
+
+impl RegistrySettings {
+    /// Where the API of `registry` is, which this entry is for; `/v2/…` goes behind it. None for a name that
+    /// no URL can hold, which only a wildcard lets through.
+    pub fn api(&self, registry: &Registry) -> Option<Url> {
+        self.url.clone().or_else(|| self.scheme.api(registry))
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,24 +184,4 @@ pub struct ClientTls {
     /// PEM files of our own certificate chain and its key.
     pub identity: Option<(PathBuf, PathBuf)>,
     pub insecure_skip_verify: bool,
-}
-
-/// A value that no log and no message shows.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    pub fn new(text: String) -> Self {
-        Self(text)
-    }
-
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("(secret)")
-    }
 }

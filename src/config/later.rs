@@ -1,0 +1,106 @@
+//! Keys whose capability is not built yet: checked like any other, and refused unless at their default, so
+//! that nobody believes in force what is not.
+
+use super::keys::Keys;
+use super::kind::*;
+use super::value::Value;
+
+/// Those of the top level, in the order of the manual.
+pub fn check(keys: &mut Keys) {
+    keys.not_yet("health", 0, &DOOR);
+    keys.not_yet("metrics", 0, &DOOR);
+    keys.not_yet("hello_world", false, &BOOL);
+    keys.not_yet("preload_images", "", &TEXT);
+    keys.not_yet("preload", "wait", &PRELOAD);
+    keys.not_yet("user", "ociregistry", &ACCOUNT);
+    keys.not_yet("group", "ociregistry", &ACCOUNT);
+    keys.not_yet("max_rate", 0, &SIZE);
+    keys.not_yet("parallel", 4, &CONNECTIONS);
+    keys.not_yet("parallel_from", "64MiB", &SIZE);
+    keys.not_yet("unlisted", "public", &UNLISTED);
+    keys.not_yet_list("allow", &GLOB);
+    keys.not_yet_list("deny", &GLOB);
+    keys.not_yet_list("clients", &NETWORK);
+    keys.not_yet("htpasswd", "", &FILE);
+    keys.not_yet("open", false, &BOOL);
+    keys.table("server_tls", |keys| {
+        keys.not_yet("cert", "", &FILE);
+        keys.not_yet("key", "", &FILE);
+        keys.not_yet("ca", "", &FILE);
+        keys.not_yet("client_auth", "none", &CLIENT_AUTH);
+    });
+    keys.table("prune", |keys| {
+        keys.not_yet("enabled", true, &BOOL);
+        keys.not_yet("min_free", "15%", &SHARE);
+        keys.not_yet("max_size", "", &SHARE);
+        keys.not_yet("duration", "", &PERIOD);
+        keys.not_yet("type", "accessed", &PRUNE_TYPE);
+        keys.not_yet("frequency", "1h", &PERIOD);
+        keys.not_yet("count", 0, &COUNT);
+        keys.not_yet("dry_run", false, &BOOL);
+        keys.not_yet_list("keep", &GLOB);
+    });
+    keys.table("check", |keys| keys.not_yet("every", "7d", &PERIOD));
+    keys.table("admin", |keys| {
+        keys.not_yet("listen", "", &TCP);
+        keys.not_yet("token_file", "", &FILE);
+    });
+}
+
+/// Those of a registry's entry.
+pub fn check_registry(keys: &mut Keys) {
+    keys.not_yet("max_rate", 0, &SIZE);
+    keys.not_yet("parallel", 4, &CONNECTIONS);
+    keys.not_yet("proxy", "", &PROXY);
+    let mirrors = keys.tables("mirrors", |keys| {
+        keys.require("url", &URL);
+        keys.read("pass_ns", false, &BOOL);
+        super::registry::credentials(keys);
+        super::registry::tls(keys);
+    });
+    if !mirrors.is_empty() {
+        keys.refuse("mirrors", "not supported yet, leave them out");
+    }
+    let rules = keys.tables("rules", |keys| {
+        keys.require("match", &GLOB);
+        keys.inherit("tag_ttl", &AGE);
+        keys.inherit("stale_if_error", &AGE);
+        keys.inherit("always_pull_latest", &BOOL);
+    });
+    if !rules.is_empty() {
+        keys.refuse("rules", "not supported yet, leave them out");
+    }
+}
+
+/// Those of an `auth` table.
+pub fn check_credentials(keys: &mut Keys) {
+    for key in [
+        "identity_token",
+        "identity_token_file",
+        "identity_token_from_env",
+        "identity_token_credential",
+    ] {
+        keys.not_yet(key, "", &SECRET);
+    }
+    keys.not_yet("docker_config", "", &FILE);
+    keys.not_yet("provider", "", &PROVIDER);
+}
+
+const PRELOAD: Kind<String> = Kind::new("\"wait\" or \"background\"", |v| {
+    one_of(v, &["wait", "background"])
+});
+const UNLISTED: Kind<String> = Kind::new("\"public\", \"allow\" or \"deny\"", |v| {
+    one_of(v, &["public", "allow", "deny"])
+});
+const CLIENT_AUTH: Kind<String> = Kind::new("\"none\" or \"verify\"", |v| one_of(v, &["none", "verify"]));
+const PRUNE_TYPE: Kind<String> = Kind::new("\"accessed\" or \"created\"", |v| {
+    one_of(v, &["accessed", "created"])
+});
+const PROVIDER: Kind<String> = Kind::new("\"ecr\", or \"\"", |v| one_of(v, &["", "ecr"]));
+
+fn one_of(value: &Value, words: &[&str]) -> Option<String> {
+    value
+        .text()
+        .filter(|text| words.contains(text))
+        .map(str::to_owned)
+}
