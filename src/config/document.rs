@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use super::address::*;
 use super::keys::Keys;
 use super::kind::*;
 use super::settings::{Credentials, Log, Proxy, RegistryDefaults, RegistrySettings, Settings};

@@ -1,6 +1,7 @@
 //! Keys whose capability is not built yet: checked like any other, and refused unless at their default, so
 //! that nobody believes in force what is not.
 
+use super::address::*;
 use super::keys::Keys;
 use super::kind::*;
 use super::value::Value;

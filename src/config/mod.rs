@@ -1,13 +1,14 @@
 //! Configuration: the file, under the command line, to [`Settings`] that are valid by construction.
 //!
 //! - `value`: a TOML document with the line of everything in it
-//! - `kind`, `units`, `pattern`: what a value can be, and the words for it
+//! - `kind`, `address`, `units`, `pattern`: what a value can be, and the words for it
 //! - `keys`: reads a table key by key; errors, suggestions and provenance come from here
 //! - `document`, `registry`, `secret`, `later`: which keys there are, and what has to hold between them
 //! - `origin`: what is in force and where it came from
 //!
 //! Rule of the room: a key is accepted only if it has an effect. No message holds a secret.
 
+mod address;
 mod document;
 mod error;
 mod keys;

@@ -3,8 +3,9 @@
 use std::fs::File;
 use std::path::PathBuf;
 
+use super::address::URL;
 use super::keys::Keys;
-use super::kind::{AGE, BOOL, CONNECTIONS, FILE, PREFETCH, REGISTRY_PATTERN, SCHEME, TEXT, URL};
+use super::kind::{AGE, BOOL, CONNECTIONS, FILE, PREFETCH, REGISTRY_PATTERN, SCHEME, TEXT};
 use super::later;
 use super::secret;
 use super::settings::{ClientTls, Credentials, RegistryDefaults, RegistrySettings, Scheme};
