@@ -1,5 +1,7 @@
 //! ociregistry: a pull-only, pull-through, caching OCI registry.
 
+pub mod cli;
 pub mod config;
+pub mod daemon;
 pub mod oci;
 pub mod upstream;

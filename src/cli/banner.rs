@@ -1,0 +1,73 @@
+//! What the daemon says of itself when it starts.
+
+use std::ffi::OsString;
+
+use jiff::ZonedDateTime;
+use nix::unistd::{getgid, getuid};
+
+use super::version;
+use crate::config::Settings;
+
+const RULE: &str = "----------------------------------------------------------------------";
+
+/// No secret is in it: no option of the command line takes one.
+pub fn banner(settings: &Settings) -> String {
+    let listen: Vec<_> = settings.listen.iter().map(ToString::to_string).collect();
+    let port = settings.listen.first().map_or(0, |address| address.port());
+    let lines = [
+        RULE.to_owned(),
+        "OCI Registry: pull-only, pull-through, caching OCI Distribution Server".to_owned(),
+        version::line(),
+        format!(
+            "Started: {} (port {port})",
+            ZonedDateTime::now().strftime("%Y-%m-%d %H:%M:%S%.9f %z %Z")
+        ),
+        format!("Listening on: {}", listen.join(", ")),
+        format!("Running as (uid:gid) {}:{}", getuid(), getgid()),
+        format!("Process id: {}", std::process::id()),
+        "Tls: none".to_owned(),
+        format!("Command line: {}", command_line(std::env::args_os())),
+        RULE.to_owned(),
+    ];
+    lines.join("\n") + "\n"
+}
+
+fn command_line(args: impl Iterator<Item = OsString>) -> String {
+    let args: Vec<_> = args.map(|arg| quote(&arg.to_string_lossy())).collect();
+    args.join(" ")
+}
+
+/// As a shell would read it, on one line.
+fn quote(arg: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_=./:,@%+".contains(c);
+    if !arg.is_empty() && arg.chars().all(plain) {
+        arg.to_owned()
+    } else if arg.contains(char::is_control) {
+        format!("$'{}'", arg.escape_debug())
+    } else {
+        format!("'{}'", arg.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_line_can_be_typed_again() {
+        let args = [
+            "bin/ociregistry",
+            "--image-path",
+            "/tmp/my images",
+            "--os",
+            "",
+            "it's",
+        ]
+        .map(OsString::from);
+        assert_eq!(
+            command_line(args.into_iter()),
+            r"bin/ociregistry --image-path '/tmp/my images' --os '' 'it'\''s'"
+        );
+        assert!(!quote("a\nb").contains('\n'));
+    }
+}

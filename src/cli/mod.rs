@@ -1,0 +1,151 @@
+//! The command line: one file a subcommand.
+
+mod banner;
+mod config;
+mod serve;
+mod version;
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{ConfigError, Configuration, Override};
+use crate::daemon::ServeError;
+
+const EXAMPLES: &str = "\
+Examples:
+  Try it out of a temporary folder, then pull through it:
+    ociregistry --image-path /tmp/images serve --port 8080
+    docker pull localhost:8080/registry.k8s.io/pause:3.9
+
+  See what is in force, and which line or option says so:
+    ociregistry config show
+
+Every setting is a key of /etc/ociregistry.toml; the command line counts more than the file, the file more
+than the defaults.
+
+Exit codes: 0 all went well, 2 wrong usage, 78 wrong configuration.";
+
+/// A pull-only, pull-through, caching OCI registry
+///
+/// Clients (containerd, docker, podman and friends) pull from it as from a registry. What it does not have it
+/// pulls from the registry that the request names, passes on at once and keeps.
+#[derive(Debug, Parser)]
+#[command(version, after_long_help = EXAMPLES)]
+pub struct Cli {
+    #[command(flatten)]
+    global: GlobalOptions,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(serve::Serve),
+    Config(config::Config),
+    Version(version::Version),
+}
+
+/// Before or after the subcommand.
+#[derive(Args, Debug)]
+struct GlobalOptions {
+    /// The least severe messages to log: debug, info, warn or error [default: error]
+    #[arg(long, global = true, value_name = "LEVEL", help_heading = "Global options")]
+    log_level: Option<String>,
+    /// The configuration file [default: /etc/ociregistry.toml, where there is one]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
+    config_file: Option<PathBuf>,
+    /// The folder of the image cache [default: /var/lib/ociregistry]
+    #[arg(long, global = true, value_name = "FOLDER", help_heading = "Global options")]
+    image_path: Option<String>,
+    /// A file to log to [default: the standard error]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
+    log_file: Option<String>,
+}
+
+impl GlobalOptions {
+    /// The file under these options and those of the subcommand.
+    fn load(&self, mut overrides: Vec<Override>) -> Result<Configuration, ConfigError> {
+        let path = |text: &Option<String>| text.as_deref().map(absolute);
+        add(&mut overrides, "log_level", "--log-level", self.log_level.clone());
+        add(
+            &mut overrides,
+            "image_path",
+            "--image-path",
+            path(&self.image_path),
+        );
+        add(&mut overrides, "log_file", "--log-file", path(&self.log_file));
+        Configuration::load(self.config_file.as_deref(), &overrides)
+    }
+}
+
+fn add(overrides: &mut Vec<Override>, key: &'static str, option: &'static str, text: Option<String>) {
+    overrides.extend(text.map(|text| Override { key, option, text }));
+}
+
+/// What is typed is relative to where it is typed; what is no path is left for its error.
+fn absolute(text: &str) -> String {
+    std::path::absolute(Path::new(text))
+        .ok()
+        .and_then(|path| path.into_os_string().into_string().ok())
+        .unwrap_or_else(|| text.to_owned())
+}
+
+impl Cli {
+    pub fn run(self) -> Result<(), Error> {
+        match self.command {
+            Command::Serve(serve) => serve.run(&self.global),
+            Command::Config(config) => config.run(&self.global),
+            Command::Version(version) => version.run(),
+        }
+    }
+}
+
+/// Why a subcommand failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    #[error("cannot write to the standard output: {0}")]
+    Output(io::Error),
+}
+
+impl Error {
+    /// After sysexits.h.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(_) => 78,
+            Self::Serve(error) => error.exit_code(),
+            Self::Output(_) => 74,
+        }
+    }
+}
+
+fn print(text: &str) -> Result<(), Error> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(Error::Output)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_makes_sense() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn paths_are_relative_to_where_they_are_typed() {
+        assert!(absolute("images").ends_with("/images") && absolute("images").starts_with('/'));
+        assert_eq!(absolute("/images"), "/images");
+        assert_eq!(absolute(""), "");
+    }
+}
