@@ -555,3 +555,65 @@ proptest::proptest! {
         }
     }
 }
+
+/// `#key = value` with the `#` taken away.
+fn uncommented(sample: &str) -> String {
+    let is_setting = |rest: &&str| rest.starts_with(|c: char| c.is_ascii_lowercase() || c == '[');
+    let line = |line| str::strip_prefix(line, "#").filter(is_setting).unwrap_or(line);
+    sample.lines().map(line).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_sample_shows_every_key_with_its_default() {
+    use super::origin::Line;
+    let sample = include_str!("../../etc/ociregistry.toml");
+    assert_eq!(settings(sample).log.level, LevelFilter::INFO);
+
+    let all = read(&uncommented(sample))
+        .unwrap_or_else(|e| panic!("{e}"))
+        .in_force;
+    let defaults = read("[[registries]]\nname = \"registry.example:5000\"")
+        .unwrap()
+        .in_force;
+    for line in &all.lines {
+        if let Line::Key { key, origin, .. } = line {
+            assert_ne!(*origin, Origin::Default, "{key} is missing in the sample");
+        }
+    }
+    for line in &defaults.lines {
+        let Line::Key { key, value, .. } = line else {
+            continue;
+        };
+        if matches!(key.as_str(), "log_level" | "os" | "arch") {
+            continue;
+        }
+        let same = |l: &Line| matches!(l, Line::Key { key: k, value: v, .. } if k == key && v == value);
+        assert!(
+            all.lines.iter().any(same),
+            "the sample shows another default for {key}"
+        );
+    }
+    for key in [
+        "description",
+        "auth.user",
+        "auth.password",
+        "tls.ca",
+        "tls.cert",
+        "tls.key",
+        "tls.insecure_skip_verify",
+    ] {
+        let shown = |l: &Line| matches!(l, Line::Key { key: k, .. } if k == key);
+        assert!(all.lines.iter().any(shown), "{key} is missing in the sample");
+    }
+    for key in [
+        "token",
+        "password_file",
+        "password_from_env",
+        "password_credential",
+    ] {
+        assert!(
+            sample.contains(&format!("{key} = ")),
+            "{key} is missing in the sample"
+        );
+    }
+}
