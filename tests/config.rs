@@ -1,0 +1,290 @@
+//! The command line and the configuration, on the real binary.
+
+#![allow(clippy::unwrap_used)] // A test may panic.
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+/// A configuration file in a folder of its own.
+struct File {
+    _folder: TempDir,
+    path: PathBuf,
+}
+
+impl File {
+    fn new(text: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("c.toml");
+        std::fs::write(&path, text).unwrap();
+        Self {
+            _folder: folder,
+            path,
+        }
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        let mut command = ociregistry();
+        command.arg("--config-file").arg(&self.path).args(args);
+        command.output().unwrap()
+    }
+
+    fn shown(&self, args: &[&str]) -> String {
+        let output = self.run(&[&["config", "show"], args].concat());
+        assert!(output.status.success(), "{}", err(&output));
+        out(&output)
+    }
+
+    /// What a line that begins with the file's name goes on with.
+    fn place(&self, rest: &str) -> String {
+        format!("{}:{rest}", self.path.display())
+    }
+}
+
+fn ociregistry() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_ociregistry"))
+}
+
+fn run(args: &[&str]) -> Output {
+    ociregistry().args(args).output().unwrap()
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_its_line_and_the_nearest_one() {
+    let file = File::new("# comment\nprot = 5000\n");
+    for command in [&["serve"][..], &["config", "check"], &["config", "show"]] {
+        let output = file.run(command);
+        assert_eq!(output.status.code(), Some(78));
+        assert_eq!(
+            err(&output).trim_end(),
+            file.place("2: prot: unknown key; did you mean `port`?")
+        );
+        assert_eq!(out(&output), "");
+    }
+}
+
+#[test]
+fn wrong_types_and_values_say_what_is_wanted() {
+    for (text, message) in [
+        (
+            "port = \"5000\"",
+            "1: port: found \"5000\", want a port, 1 to 65535",
+        ),
+        ("port = 0", "1: port: found 0, want a port, 1 to 65535"),
+        (
+            "host = \"example.com\"",
+            "1: host: found \"example.com\", want an IP address of this host, or localhost",
+        ),
+        (
+            "\nlog_level = \"loud\"",
+            "2: log_level: found \"loud\", want \"debug\", \"info\", \"warn\" or \"error\"",
+        ),
+        ("port = ", "1: not TOML: "),
+    ] {
+        let file = File::new(text);
+        let output = file.run(&["config", "check"]);
+        assert_eq!(output.status.code(), Some(78));
+        assert!(err(&output).starts_with(&file.place(message)), "{}", err(&output));
+    }
+}
+
+#[test]
+fn what_is_not_built_is_refused() {
+    for text in [
+        "health = 9090",
+        "hello_world = true",
+        "open = true",
+        "[prune]\nmax_size = \"5GiB\"",
+        "listen = [\"unix:/x\"]",
+    ] {
+        let output = File::new(text).run(&["serve"]);
+        assert_eq!(output.status.code(), Some(78), "{text}");
+        assert!(
+            err(&output).contains("not supported yet"),
+            "{text}: {}",
+            err(&output)
+        );
+    }
+    let file = File::new("");
+    for option in [
+        "--health=9090",
+        "--metrics=9091",
+        "--preload-images=/a",
+        "--hello-world",
+    ] {
+        let output = file.run(&["serve", option]);
+        assert_eq!(output.status.code(), Some(78), "{option}");
+        let name = option.split('=').next().unwrap();
+        assert!(
+            err(&output).starts_with(&format!("{name}: not supported yet")),
+            "{}",
+            err(&output)
+        );
+    }
+    assert!(
+        file.run(&["config", "check", "--hello-world=false"])
+            .status
+            .success()
+    );
+}
+
+#[test]
+fn the_command_line_counts_more_than_the_file_and_the_file_than_the_default() {
+    let file = File::new("port = 5000\nair_gapped = true\n");
+    let shown = file.shown(&[]);
+    assert!(
+        shown.contains(&format!("port = 5000  # {}\n", file.place("1"))),
+        "{shown}"
+    );
+    assert!(shown.contains("host = \"127.0.0.1\"  # default\n"), "{shown}");
+    let shown = file.shown(&["--port", "5001", "--air-gapped=false"]);
+    assert!(shown.contains("port = 5001  # --port\n"), "{shown}");
+    assert!(shown.contains("air_gapped = false  # --air-gapped\n"), "{shown}");
+}
+
+#[test]
+fn what_is_shown_is_a_configuration() {
+    let file =
+        File::new("tag_ttl = \"2m\"\n[[registries]]\nname = \"quay.io\"\ntls.insecure_skip_verify = true\n");
+    let again = File::new(&file.shown(&[]));
+    let shown = again.shown(&[]);
+    assert!(shown.contains("[[registries]]\nname = \"quay.io\""), "{shown}");
+    assert!(shown.contains("tls.insecure_skip_verify = true  #"), "{shown}");
+}
+
+#[test]
+fn global_options_stand_before_or_after_the_subcommand() {
+    let file = File::new("");
+    let path = file.path.to_str().unwrap();
+    let options = [
+        "--config-file",
+        path,
+        "--log-level",
+        "debug",
+        "--image-path",
+        "/images",
+        "--log-file",
+        "/log",
+    ];
+    let (config, show) = (["config"], ["show"]);
+    let orders = [
+        [&options[..], &config, &show].concat(),
+        [&config[..], &options, &show].concat(),
+        [&config[..], &show, &options].concat(),
+        [&options[..4], &config, &show, &options[4..]].concat(),
+    ];
+    for order in orders {
+        let output = run(&order);
+        assert!(output.status.success(), "{}", err(&output));
+        for line in [
+            "log_level = \"debug\"  # --log-level",
+            "image_path = \"/images\"  # --image-path",
+            "log_file = \"/log\"  # --log-file",
+        ] {
+            assert!(
+                out(&output).lines().any(|l| l == line),
+                "{order:?}\n{}",
+                out(&output)
+            );
+        }
+    }
+}
+
+#[test]
+fn secrets_are_not_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("token"), "hunter2\n").unwrap();
+    let entries = [
+        "auth = { user = \"me\", password = \"hunter2\" }".to_owned(),
+        "auth.token_from_env = \"TOKEN\"".to_owned(),
+        "auth.token_credential = \"token\"".to_owned(),
+        format!("auth.token_file = \"{}/token\"", folder.path().display()),
+    ];
+    for entry in entries {
+        let file = File::new(&format!(
+            "proxy = \"http://me:hunter2@p:1\"\n[[registries]]\nname = \"a.b\"\n{entry}"
+        ));
+        let output = ociregistry()
+            .args(["config", "show", "--config-file"])
+            .arg(&file.path)
+            .env("TOKEN", "hunter2")
+            .env("CREDENTIALS_DIRECTORY", folder.path())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", err(&output));
+        assert!(!out(&output).contains("hunter2"), "{}", out(&output));
+    }
+    let wrong = File::new("[[registries]]\nname = \"a.b\"\nauth = { user = \"me\", pasword = \"hunter2\" }");
+    let output = wrong.run(&["config", "check"]);
+    assert_eq!(output.status.code(), Some(78));
+    assert!(err(&output).contains("did you mean `password`?") && !err(&output).contains("hunter2"));
+}
+
+#[test]
+fn a_secret_that_is_not_there_is_an_error() {
+    for entry in [
+        "auth.token_file = \"/does/not/exist\"",
+        "auth.token_from_env = \"NO_SUCH_VARIABLE\"",
+        "auth.token_credential = \"x\"",
+    ] {
+        let file = File::new(&format!("[[registries]]\nname = \"a.b\"\n{entry}"));
+        let output = file.run(&["config", "check"]);
+        assert_eq!(output.status.code(), Some(78), "{entry}");
+        assert!(
+            err(&output).starts_with(&file.place("3: registries[0].auth.token_")),
+            "{}",
+            err(&output)
+        );
+    }
+}
+
+#[test]
+fn a_file_that_is_named_has_to_be_there() {
+    let output = run(&["config", "check", "--config-file", "/does/not/exist.toml"]);
+    assert_eq!(output.status.code(), Some(78));
+    assert!(
+        err(&output).starts_with("/does/not/exist.toml: cannot be read: No such file"),
+        "{}",
+        err(&output)
+    );
+}
+
+#[test]
+fn the_sample_has_no_errors() {
+    let sample = concat!(env!("CARGO_MANIFEST_DIR"), "/etc/ociregistry.toml");
+    let output = run(&["config", "check", "--config-file", sample]);
+    assert!(output.status.success(), "{}", err(&output));
+    assert_eq!(out(&output), format!("{sample}: no errors\n"));
+}
+
+#[test]
+fn usage_errors_exit_with_2_and_wrong_values_with_78() {
+    assert_eq!(run(&["serve", "--prot", "1"]).status.code(), Some(2));
+    assert_eq!(run(&[]).status.code(), Some(2));
+    let output = File::new("").run(&["serve", "--pull-timeout", "soon"]);
+    assert_eq!(output.status.code(), Some(78));
+    assert!(
+        err(&output).starts_with("--pull-timeout: found \"soon\", want milliseconds"),
+        "{}",
+        err(&output)
+    );
+}
+
+#[test]
+fn version_says_version_and_build_date() {
+    let output = run(&["version"]);
+    let line = out(&output);
+    let date =
+        line.trim_end()
+            .strip_prefix(concat!("Version: ", env!("CARGO_PKG_VERSION"), ", build date: "));
+    assert!(date.unwrap().parse::<jiff::Timestamp>().is_ok(), "{line}");
+}
