@@ -15,7 +15,8 @@ use super::{RegistryPattern, Secret};
 pub fn read(keys: &mut Keys, names: &mut Vec<RegistryPattern>) -> Option<RegistrySettings> {
     let name = keys.require("name", &REGISTRY_PATTERN);
     let description = keys.read_extra("description", "", &TEXT);
-    let scheme = keys.read("scheme", "https", &SCHEME);
+    // Not shown unless given: where there is a url, that says it.
+    let scheme = keys.read_extra("scheme", "https", &SCHEME);
     let url = keys.read("url", "", &URL);
     let credentials = credentials(keys);
     let tls = tls(keys);

@@ -199,7 +199,7 @@ fn the_command_line_counts_more_than_the_file() {
 
 #[test]
 fn what_is_in_force_says_where_it_came_from_and_reads_back() {
-    let text = "port = 5000\n\n[[registries]]\nname = \"quay.io\"\ntag_ttl = \"2m\"\nauth = { token = \"hunter2\" }\n";
+    let text = "port = 5000\n\n[[registries]]\nname = \"quay.io\"\nurl = \"http://c\"\ntag_ttl = \"2m\"\nauth = { token = \"hunter2\" }\n";
     let configuration = read_with(text, &overrides("log_level", "--log-level", "info")).unwrap();
     let shown = configuration.in_force.to_string();
     for line in [
@@ -207,8 +207,8 @@ fn what_is_in_force_says_where_it_came_from_and_reads_back() {
         "host = \"127.0.0.1\"  # default",
         "log_level = \"info\"  # --log-level",
         "name = \"quay.io\"  # /c.toml:4",
-        "tag_ttl = \"2m\"  # /c.toml:5",
-        "auth.token = \"(secret)\"  # /c.toml:6",
+        "tag_ttl = \"2m\"  # /c.toml:6",
+        "auth.token = \"(secret)\"  # /c.toml:7",
         "stale_if_error = \"forever\"  # default",
     ] {
         assert!(shown.lines().any(|l| l == line), "{line}\n{shown}");
@@ -302,6 +302,7 @@ fn the_sample_shows_every_key_with_its_default() {
     }
     for key in [
         "description",
+        "scheme",
         "auth.user",
         "auth.password",
         "tls.ca",
