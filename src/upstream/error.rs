@@ -1,5 +1,7 @@
 //! Why an upstream gave nothing.
 
+use std::path::{Path, PathBuf};
+
 /// What went wrong between us and a registry. Each message names the host and says what it did; none holds a
 /// secret, a query string or a signed address.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -19,4 +21,47 @@ pub enum UpstreamError {
     /// Its answer is none we can use: no manifest, too large, wrong digest or length.
     #[error("{host}: {reason}")]
     Invalid { host: String, reason: String },
+}
+
+impl UpstreamError {
+    pub(super) fn refused(host: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::Refused {
+            host: host.into(),
+            reason: reason.into(),
+        }
+    }
+
+    pub(super) fn unavailable(host: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::Unavailable {
+            host: host.into(),
+            reason: reason.into(),
+        }
+    }
+
+    pub(super) fn invalid(host: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::Invalid {
+            host: host.into(),
+            reason: reason.into(),
+        }
+    }
+}
+
+/// Why the settings do not make upstreams. Found at the start, without the network.
+#[derive(Debug, thiserror::Error)]
+pub enum UpstreamsError {
+    #[error("{}: {reason}", path.display())]
+    File { path: PathBuf, reason: String },
+    #[error("the proxy's address is none: want http, https, socks5 or socks5h, a host and a port")]
+    Proxy,
+    #[error("`{0}` cannot stand in a header")]
+    Header(String),
+}
+
+impl UpstreamsError {
+    pub(super) fn file(path: &Path, reason: String) -> Self {
+        Self::File {
+            path: path.to_owned(),
+            reason,
+        }
+    }
 }

@@ -1,5 +1,113 @@
 //! One registry spoken to: client, credentials, retries, resume.
+//!
+//! From the outside in: [`Upstreams`] knows all registries, an [`Upstream`] what a pull asks of one and a
+//! [`Download`] how a blob comes in spite of a bad wire. Below them a session adds credentials (challenges and
+//! tokens) and a transport makes each request, follows redirects and keeps to the rules on addresses.
+//!
+//! Rules of the room: nothing is believed but what a digest checks; nothing is waited for without a limit; no
+//! lock is held across an await; what goes into an error or the log holds no secret and no signed address.
 
+mod address;
+mod challenge;
+mod download;
 mod error;
+mod registry;
+mod retry;
+mod session;
+mod tls;
+mod token;
+mod transport;
 
-pub use error::UpstreamError;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::{Arc, OnceLock};
+
+use http::HeaderValue;
+use quick_cache::sync::Cache;
+
+pub use download::Download;
+pub use error::{UpstreamError, UpstreamsError};
+pub use registry::{FetchedManifest, Head, Upstream};
+
+use crate::config::{Credentials, RegistryPattern, Scheme, Settings};
+use crate::oci::Registry;
+use address::Reach;
+use session::Session;
+use tls::Tls;
+use transport::{Proxies, Transport};
+
+/// All registries that can be asked.
+pub struct Upstreams {
+    settings: Settings,
+    /// One for each entry of the settings.
+    configured: HashMap<RegistryPattern, Arc<Transport>>,
+    /// Shared by all registries without an entry.
+    public: Arc<Transport>,
+    /// Those asked of late, with their tokens. Bounded, since clients name registries as they please.
+    known: Cache<Registry, Arc<Upstream>>,
+}
+
+const MAX_KNOWN: usize = 1024;
+
+impl Upstreams {
+    /// Reads the configured certificates. `via` is the value of the Via header of every request.
+    pub fn new(settings: &Settings, via: &str) -> Result<Self, UpstreamsError> {
+        let via = HeaderValue::from_str(via).map_err(|_| UpstreamsError::Header(via.to_owned()))?;
+        let proxies = Arc::new(Proxies::new(&settings.proxy)?);
+        let transport = |reach, tls| {
+            Arc::new(Transport {
+                reach,
+                tls,
+                proxies: Arc::clone(&proxies),
+                via: via.clone(),
+                silence: settings.pull_timeout,
+                direct: OnceLock::new(),
+                proxied: OnceLock::new(),
+            })
+        };
+        let configured = settings
+            .registries
+            .iter()
+            .map(|entry| {
+                Ok((
+                    entry.name.clone(),
+                    transport(Reach::Anywhere, Tls::read(&entry.tls)?),
+                ))
+            })
+            .collect::<Result<_, UpstreamsError>>()?;
+        Ok(Self {
+            configured,
+            settings: settings.clone(),
+            public: transport(Reach::Public, Tls::default()),
+            known: Cache::new(MAX_KNOWN),
+        })
+    }
+
+    /// The one of that name; every name has one.
+    pub fn get(&self, registry: &Registry) -> Arc<Upstream> {
+        let made = || Ok::<_, Infallible>(Arc::new(self.upstream(registry)));
+        match self.known.get_or_insert_with(registry, made) {
+            Ok(upstream) => upstream,
+            Err(never) => match never {},
+        }
+    }
+
+    fn upstream(&self, registry: &Registry) -> Upstream {
+        let entry = self.settings.registry(registry);
+        let transport = entry
+            .and_then(|entry| self.configured.get(&entry.name))
+            .unwrap_or(&self.public);
+        let url = entry.map_or_else(|| Scheme::Https.api(registry), |entry| entry.api(registry));
+        let credentials = entry.map_or(Credentials::Anonymous, |entry| entry.credentials.clone());
+        let session = url.map(|url| Arc::new(Session::new(Arc::clone(transport), url, credentials)));
+        Upstream {
+            policy: self.settings.policy(registry).clone(),
+            // A registry's name is not always a host's: `1.2.3.4.5` is none.
+            session: session
+                .ok_or_else(|| UpstreamError::refused(registry.as_str(), "its name is no host's")),
+        }
+    }
+}
