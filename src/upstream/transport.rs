@@ -50,6 +50,12 @@ impl Proxies {
     }
 
     fn apply_to(&self, url: &Url) -> bool {
+        // The matcher takes a `*` for all names, but not for addresses.
+        if let Proxy::Explicit { except, .. } = &self.setting
+            && except.iter().any(|host| host == "*")
+        {
+            return false;
+        }
         Uri::try_from(url.as_str()).is_ok_and(|uri| self.matcher.intercept(&uri).is_some())
     }
 }
@@ -140,6 +146,7 @@ impl Transport {
                 silence: self.silence,
                 give_up: None,
             }),
+            Ok(Err(error)) if proxied => Err(failure(&error, &format!("{host} (by proxy)"))),
             Ok(Err(error)) => Err(failure(&error, &host)),
             Err(_) => Err(UpstreamError::unavailable(host, format!("no answer within {limit:?}")).into()),
         }
