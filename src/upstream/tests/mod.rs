@@ -5,6 +5,7 @@ mod blobs;
 mod manifests;
 mod peer;
 mod places;
+mod tls;
 
 use std::path::PathBuf;
 use std::sync::Arc;
