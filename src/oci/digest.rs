@@ -187,15 +187,7 @@ mod tests {
 
     #[test]
     fn what_is_no_digest_is_refused() {
-        for text in [
-            "",
-            "sha256",
-            "sha256:",
-            "md5:00",
-            &EMPTY.to_uppercase(),
-            &EMPTY[..70],
-            &EMPTY[7..],
-        ] {
+        for text in ["", "sha256", "sha256:", "md5:00", &EMPTY.to_uppercase(), &EMPTY[..70], &EMPTY[7..]] {
             assert!(text.parse::<Digest>().is_err(), "{text}");
         }
         assert!(format!("{EMPTY}0").parse::<Digest>().is_err());

@@ -56,13 +56,7 @@ struct Entry<'a> {
 impl<'a> ErrorBody<'a> {
     /// `detail` is for programs: what was asked for, as a JSON value, or null.
     pub fn new(code: Code, message: &'a str, detail: serde_json::Value) -> Self {
-        Self {
-            errors: [Entry {
-                code: code.as_str(),
-                message,
-                detail,
-            }],
-        }
+        Self { errors: [Entry { code: code.as_str(), message, detail }] }
     }
 
     pub fn to_json(&self) -> Vec<u8> {

@@ -62,9 +62,7 @@ impl Manifest {
     /// own `mediaType` and then its shape decide. None when it is no JSON object at all.
     pub fn parse(content_type: Option<&str>, bytes: &[u8]) -> Option<Self> {
         let document: Document = serde_json::from_slice(bytes).ok()?;
-        let told = content_type
-            .and_then(MediaType::new)
-            .filter(|t| !is_vague(t.as_str()));
+        let told = content_type.and_then(MediaType::new).filter(|t| !is_vague(t.as_str()));
         let own = document.media_type.as_deref().and_then(MediaType::new);
         let by_shape = || {
             MediaType::new(match document.manifests {
@@ -74,27 +72,17 @@ impl Manifest {
         };
         let media_type = told.or(own).or_else(by_shape)?;
         let list = |values: Option<Vec<serde_json::Value>>| {
-            values
-                .unwrap_or_default()
-                .into_iter()
-                .filter_map(descriptor)
-                .collect::<Vec<_>>()
+            values.unwrap_or_default().into_iter().filter_map(descriptor).collect::<Vec<_>>()
         };
         let mut blobs: Vec<_> = document.config.and_then(descriptor).into_iter().collect();
         blobs.extend(list(document.layers));
         blobs.extend(list(document.blobs));
-        Some(Self {
-            media_type,
-            manifests: list(document.manifests),
-            blobs,
-        })
+        Some(Self { media_type, manifests: list(document.manifests), blobs })
     }
 
     /// The manifests of an index that are for one platform.
     pub fn for_platform(&self, platform: &Platform) -> impl Iterator<Item = &Descriptor> {
-        self.manifests
-            .iter()
-            .filter(move |descriptor| descriptor.platform.as_ref() == Some(platform))
+        self.manifests.iter().filter(move |descriptor| descriptor.platform.as_ref() == Some(platform))
     }
 
     pub fn kind(&self) -> Kind {
@@ -107,10 +95,7 @@ impl Manifest {
 
 /// Types that servers send when they do not know better.
 fn is_vague(media_type: &str) -> bool {
-    matches!(
-        media_type,
-        "application/json" | "application/octet-stream" | "text/plain"
-    )
+    matches!(media_type, "application/json" | "application/octet-stream" | "text/plain")
 }
 
 fn descriptor(value: serde_json::Value) -> Option<Descriptor> {
@@ -119,10 +104,7 @@ fn descriptor(value: serde_json::Value) -> Option<Descriptor> {
         digest: raw.digest,
         size: raw.size,
         media_type: raw.media_type.as_deref().and_then(MediaType::new),
-        platform: raw.platform.map(|p| Platform {
-            os: p.os,
-            arch: p.architecture,
-        }),
+        platform: raw.platform.map(|p| Platform { os: p.os, arch: p.architecture }),
         foreign: !raw.urls.is_empty(),
     })
 }
@@ -161,20 +143,14 @@ mod tests {
         );
         let index = Manifest::parse(Some("application/json"), text.as_bytes()).unwrap();
         assert_eq!(index.kind(), Kind::Index);
-        let amd64 = Platform {
-            os: "linux".into(),
-            arch: "amd64".into(),
-        };
+        let amd64 = Platform { os: "linux".into(), arch: "amd64".into() };
         assert_eq!(index.for_platform(&amd64).count(), 1);
     }
 
     #[test]
     fn unknown_types_are_kept_and_pages_are_not_manifests() {
         let chart = Manifest::parse(Some("application/vnd.example+json"), b"{}").unwrap();
-        assert_eq!(
-            (chart.media_type.as_str(), chart.kind()),
-            ("application/vnd.example+json", Kind::Other)
-        );
+        assert_eq!((chart.media_type.as_str(), chart.kind()), ("application/vnd.example+json", Kind::Other));
         assert!(Manifest::parse(Some("text/html"), b"<html>").is_none());
         assert!(Manifest::parse(None, b"[]").is_none());
     }

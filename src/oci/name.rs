@@ -50,10 +50,7 @@ impl FromStr for Registry {
 
     fn from_str(text: &str) -> Result<Self, InvalidName> {
         let lower = text.to_ascii_lowercase();
-        let lower = lower
-            .strip_suffix(":443")
-            .filter(|_| lower.starts_with("docker.io:"))
-            .unwrap_or(&lower);
+        let lower = lower.strip_suffix(":443").filter(|_| lower.starts_with("docker.io:")).unwrap_or(&lower);
         match lower {
             DOCKER | "index.docker.io" | "registry-1.docker.io" => return Ok(Self(Arc::from(DOCKER))),
             _ => {}
@@ -61,11 +58,7 @@ impl FromStr for Registry {
         if is_authority(lower) {
             Ok(Self(Arc::from(lower)))
         } else {
-            Err(InvalidName::new(
-                "registry",
-                text,
-                "want host, host:port, address:port or [IPv6]:port",
-            ))
+            Err(InvalidName::new("registry", text, "want host, host:port, address:port or [IPv6]:port"))
         }
     }
 }
@@ -89,9 +82,7 @@ fn is_authority(text: &str) -> bool {
             && label.len() <= 63
             && !label.starts_with('-')
             && !label.ends_with('-')
-            && label
-                .bytes()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+            && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
     };
     host.split('.').all(label) && (port.is_empty() || is_port(port))
 }
@@ -137,11 +128,9 @@ fn is_component(text: &str) -> bool {
     };
     alphanumeric(first)
         && alphanumeric(last)
-        && text
-            .split(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
-            .all(|separator| {
-                matches!(separator, "" | "." | "_" | "__") || separator.bytes().all(|b| b == b'-')
-            })
+        && text.split(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit()).all(|separator| {
+            matches!(separator, "" | "." | "_" | "__") || separator.bytes().all(|b| b == b'-')
+        })
 }
 
 /// A tag: `[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}`, its case kept.
@@ -169,11 +158,7 @@ impl FromStr for Tag {
         if valid {
             Ok(Self(Arc::from(text)))
         } else {
-            Err(InvalidName::new(
-                "tag",
-                text,
-                "want 1 to 128 of [a-zA-Z0-9._-], not beginning with . or -",
-            ))
+            Err(InvalidName::new("tag", text, "want 1 to 128 of [a-zA-Z0-9._-], not beginning with . or -"))
         }
     }
 }
@@ -192,11 +177,7 @@ impl FromStr for Reference {
         if text.contains(':') {
             match text.parse() {
                 Ok(digest) => Ok(Self::Digest(digest)),
-                Err(_) => Err(InvalidName::new(
-                    "digest",
-                    text,
-                    "want sha256: or sha512: and its hex digits",
-                )),
+                Err(_) => Err(InvalidName::new("digest", text, "want sha256: or sha512: and its hex digits")),
             }
         } else {
             text.parse().map(Self::Tag)
@@ -303,15 +284,9 @@ mod tests {
 
     #[test]
     fn registries() {
-        for text in [
-            "quay.io",
-            "localhost",
-            "localhost:5000",
-            "a-b.c:1",
-            "10.0.0.1:5000",
-            "[::1]:5000",
-            "[fe80::1]",
-        ] {
+        for text in
+            ["quay.io", "localhost", "localhost:5000", "a-b.c:1", "10.0.0.1:5000", "[::1]:5000", "[fe80::1]"]
+        {
             assert_eq!(text.parse::<Registry>().unwrap().as_str(), text);
         }
         for text in [
@@ -324,26 +299,14 @@ mod tests {
 
     #[test]
     fn docker_io_has_one_name() {
-        for text in [
-            "docker.io",
-            "index.docker.io",
-            "registry-1.docker.io",
-            "Docker.io",
-            "docker.io:443",
-        ] {
+        for text in ["docker.io", "index.docker.io", "registry-1.docker.io", "Docker.io", "docker.io:443"] {
             assert!(text.parse::<Registry>().unwrap().is_docker(), "{text}");
         }
     }
 
     #[test]
     fn repositories() {
-        for text in [
-            "a",
-            "library/busybox",
-            "a/b/c/d/e/f",
-            "a.b/c__d/e-f/g---h",
-            "0/1_2",
-        ] {
+        for text in ["a", "library/busybox", "a/b/c/d/e/f", "a.b/c__d/e-f/g---h", "0/1_2"] {
             assert!(text.parse::<Repository>().is_ok(), "{text}");
         }
         for text in [
@@ -382,24 +345,12 @@ mod tests {
     fn images_as_people_type_them() {
         let hex = "a".repeat(64);
         for (typed, meant) in [
-            (
-                "busybox".to_owned(),
-                "docker.io/library/busybox:latest".to_owned(),
-            ),
+            ("busybox".to_owned(), "docker.io/library/busybox:latest".to_owned()),
             ("busybox:1.36".into(), "docker.io/library/busybox:1.36".into()),
-            (
-                "docker.io/hello-world".into(),
-                "docker.io/library/hello-world:latest".into(),
-            ),
-            (
-                "registry.k8s.io/pause:3.9".into(),
-                "registry.k8s.io/pause:3.9".into(),
-            ),
+            ("docker.io/hello-world".into(), "docker.io/library/hello-world:latest".into()),
+            ("registry.k8s.io/pause:3.9".into(), "registry.k8s.io/pause:3.9".into()),
             ("localhost:5000/a/b".into(), "localhost:5000/a/b:latest".into()),
-            (
-                format!("quay.io/a/b:1@sha256:{hex}"),
-                format!("quay.io/a/b@sha256:{hex}"),
-            ),
+            (format!("quay.io/a/b:1@sha256:{hex}"), format!("quay.io/a/b@sha256:{hex}")),
         ] {
             assert_eq!(typed.parse::<Image>().unwrap().to_string(), meant);
         }

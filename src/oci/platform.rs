@@ -18,10 +18,7 @@ impl Platform {
             "powerpc64" => "ppc64le",
             other => other,
         };
-        Self {
-            os: std::env::consts::OS.to_owned(),
-            arch: arch.to_owned(),
-        }
+        Self { os: std::env::consts::OS.to_owned(), arch: arch.to_owned() }
     }
 }
 

@@ -1,0 +1,156 @@
+//! Blobs: from their file, from a flight, or far ahead of a flight.
+
+use std::fs::File;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::flight::{Seat, State};
+use super::manifest::in_time;
+use super::reader::{Reader, Source};
+use super::{ANSWER_WITHIN, FAR_AHEAD, Origin, Pull, PullError, Want, What};
+use crate::oci::{Digest, Image, Name, Reference};
+
+/// For so long a Range above byte 0 of a blob that came out wrong is refused: a client that holds a part of the
+/// wrong one must not get the rest of the right one.
+const WRONG_FOR: Duration = Duration::from_secs(60);
+
+/// A far-ahead read that upstream does not answer in this time waits for the download after all.
+const RELAY_WITHIN: Duration = Duration::from_secs(10);
+
+/// A blob that can be served, as far as its headers.
+pub struct Blob {
+    pub digest: Digest,
+    /// In bytes.
+    pub size: u64,
+    pub origin: Origin,
+    name: Name,
+    place: Place,
+}
+
+enum Place {
+    Stored(Arc<File>),
+    InFlight(Seat),
+    /// Only its size is known; enough for a HEAD.
+    Upstream,
+}
+
+impl Pull {
+    /// Finds a blob. `offset` is where the client wants to begin. A HEAD starts no download. Answers or fails
+    /// within 25 s.
+    pub async fn blob(
+        self: &Arc<Self>,
+        name: &Name,
+        digest: &Digest,
+        want: Want,
+        offset: u64,
+    ) -> Result<Blob, PullError> {
+        let (origin, size, place) = match self.store.blob(digest).await {
+            Ok(Some((file, size))) => (Origin::Hit, size, Place::Stored(file)),
+            Ok(None) => self.missing_blob(name, digest, want, offset).await?,
+            Err(error) => {
+                tracing::error!(path = %error.path.display(), "{error}: fetching it anew");
+                self.missing_blob(name, digest, want, offset).await?
+            }
+        };
+        self.count(origin);
+        Ok(Blob { digest: *digest, size, origin, name: name.clone(), place })
+    }
+
+    async fn missing_blob(
+        self: &Arc<Self>,
+        name: &Name,
+        digest: &Digest,
+        want: Want,
+        offset: u64,
+    ) -> Result<(Origin, u64, Place), PullError> {
+        let image = Image { name: name.clone(), reference: Reference::Digest(*digest) };
+        if self.store.reference(&image).await.is_some() {
+            return Err(PullError::IsManifest);
+        }
+        if self.settings.air_gapped {
+            return Err(PullError::AirGapped);
+        }
+        if self.is_known_missing(What::Blob, &image) {
+            return Err(PullError::KnownMissing);
+        }
+        if offset > 0 && self.wrong.get(digest).is_some_and(|since| since.elapsed() < WRONG_FOR) {
+            return Err(PullError::RecentlyWrong);
+        }
+        if want == Want::Head {
+            let size = in_time(self.blob_size(name, digest)).await?;
+            return Ok((Origin::Miss, size, Place::Upstream));
+        }
+        let launch = |flight| self.launch(flight, name.clone());
+        let seat = self.flights.join(*digest, self.named.get(digest), launch);
+        let mut progress = seat.flight.progress();
+        // Its sender lives in the flight, which we hold.
+        let _ =
+            tokio::time::timeout(ANSWER_WITHIN, progress.wait_for(|progress| progress.can_answer())).await;
+        let (state, size) = {
+            let progress = progress.borrow();
+            (progress.state.clone(), progress.size)
+        };
+        match (state, size) {
+            (State::Failed(error), _) => Err(error),
+            // Late, but the length can be promised: the client waits for bytes as long as it likes.
+            (_, Some(size)) => Ok((Origin::Miss, size, Place::InFlight(seat))),
+            (_, None) => Err(PullError::TooLate),
+        }
+    }
+
+    async fn blob_size(self: &Arc<Self>, name: &Name, digest: &Digest) -> Result<u64, PullError> {
+        if let Some(size) = self.flights.get(digest).and_then(|flight| flight.progress().borrow().size) {
+            return Ok(size);
+        }
+        let (pull, name, digest) = (self.clone(), name.clone(), *digest);
+        let ask = async move {
+            let size = pull.upstreams.get(&name.registry).blob_size(&name.repository, &digest).await?;
+            // Some send no length to a HEAD; then what a manifest said is all there is.
+            size.or_else(|| pull.named.get(&digest)).ok_or(PullError::TooLate)
+        };
+        self.runtime.spawn(ask).await.unwrap_or(Err(PullError::Lost))
+    }
+
+    /// The bytes `range` of a blob, within its size.
+    pub async fn read(self: &Arc<Self>, blob: Blob, range: RangeInclusive<u64>) -> Reader {
+        let (first, end) = (*range.start(), *range.end() + 1);
+        match blob.place {
+            Place::Stored(file) => Reader::new(first, end, Source::File(file)),
+            Place::Upstream => Reader::new(first, first, Source::Nothing),
+            Place::InFlight(seat) => {
+                let progress = seat.flight.progress().borrow().clone();
+                if !progress.has_ended() && first > progress.written.saturating_add(FAR_AHEAD) {
+                    // Its last byte is the flight's to give, like that of any other answer.
+                    let last = (end - 1).min(blob.size.saturating_sub(2));
+                    if first <= last
+                        && let Some(relay) = self.relay(&blob.name, &blob.digest, first, last).await
+                    {
+                        return Reader::new(first, end, Source::Relay(relay, seat));
+                    }
+                }
+                Reader::new(first, end, Source::Flight(seat))
+            }
+        }
+    }
+
+    /// A range of upstream's, outside any flight; none when there is no place or no answer.
+    async fn relay(
+        &self,
+        name: &Name,
+        digest: &Digest,
+        first: u64,
+        last: u64,
+    ) -> Option<super::reader::Relay> {
+        let permit = self.relays.clone().try_acquire_owned().ok()?;
+        let upstream = self.upstreams.get(&name.registry);
+        let (repository, digest) = (name.repository.clone(), *digest);
+        let open = async move { upstream.range(&repository, &digest, first, last).await };
+        let open = self.runtime.spawn(async move { tokio::time::timeout(RELAY_WITHIN, open).await });
+        let download = open.await.ok()?.ok()?.ok()?;
+        if download.start() != first {
+            return None;
+        }
+        Some(super::reader::Relay::start(&self.runtime, download, last + 1, permit))
+    }
+}

@@ -1,0 +1,181 @@
+//! The task of a flight: from upstream to the disk, hashed on the way, verified, handed to the store.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use super::flight::{Flight, State};
+use super::slots::Slots;
+use super::{Pull, PullError, What};
+use crate::config::Abandoned;
+use crate::oci::{Digest, Image, Name, Reference};
+use crate::store::{Partial, StoreError, Verified};
+use crate::upstream::UpstreamError;
+
+/// Chunks between the wire and the disk; each is at most some 400 kB.
+const AHEAD: usize = 4;
+
+/// Written bytes that are announced to readers in one go.
+const ANNOUNCE: u64 = 512 << 10;
+
+/// Ends the flight however its task ends.
+struct Landing {
+    pull: Arc<Pull>,
+    flight: Arc<Flight>,
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        if !self.flight.progress().borrow().has_ended() {
+            self.flight.ended(State::Failed(PullError::Lost));
+        }
+        self.pull.flights.remove(&self.flight);
+    }
+}
+
+impl Pull {
+    /// Starts the task of a flight.
+    pub(super) fn launch(self: &Arc<Self>, flight: Arc<Flight>, name: Name) {
+        let landing = Landing { pull: self.clone(), flight };
+        let pull = self.clone();
+        self.runtime.spawn(async move {
+            let flight = &landing.flight;
+            match pull.download(flight, &name).await {
+                Ok(None) => flight.ended(State::Done),
+                Ok(Some(verified)) => {
+                    flight.ended(State::Done);
+                    pull.wrong.remove(&flight.digest);
+                    // The flight stays to be joined until the store has it.
+                    pull.store.publish_blob(Arc::new(verified)).await;
+                }
+                Err(error) => {
+                    pull.note_failure(&name, flight.digest, &error);
+                    flight.ended(State::Failed(error));
+                }
+            }
+        });
+    }
+
+    /// The verified blob; none when another flight brought it just before this one began.
+    async fn download(&self, flight: &Arc<Flight>, name: &Name) -> Result<Option<Verified>, PullError> {
+        let _slot = self.slots(name).take(flight.readers()).await;
+        if let Some((file, size)) = self.store.blob(&flight.digest).await? {
+            flight.opened(file, size);
+            return Ok(None);
+        }
+        let (store, digest) = (self.store.clone(), flight.digest);
+        let begun = tokio::task::spawn_blocking(move || store.begin(digest)).await;
+        let mut partial = begun.map_err(|_| PullError::Lost)??;
+        flight.opened(partial.file().clone(), partial.length());
+        if partial.size() != Some(partial.length()) {
+            partial = match self.settings.abandoned {
+                Abandoned::Finish => self.transfer(flight, name, partial).await?,
+                Abandoned::PauseAfter(limit) => tokio::select! {
+                    result = self.transfer(flight, name, partial) => result?,
+                    () = flight.abandoned(limit) => return Err(PullError::Paused),
+                },
+            }
+        }
+        Ok(Some(partial.finish()?))
+    }
+
+    /// Moves all bytes that are missing. The wire is read while the disk is written.
+    async fn transfer(
+        &self,
+        flight: &Arc<Flight>,
+        name: &Name,
+        partial: Partial,
+    ) -> Result<Partial, PullError> {
+        let upstream = self.upstreams.get(&name.registry);
+        let from = partial.length();
+        let mut download = match upstream.blob(&name.repository, &flight.digest, from, partial.size()).await {
+            Ok(download) => download,
+            Err(error) => {
+                if from > 0 && matches!(error, UpstreamError::Invalid { .. }) {
+                    // What an earlier download left does not fit: the next one begins at byte 0.
+                    partial.discard();
+                }
+                return Err(error.into());
+            }
+        };
+        // One that cannot do ranges begins at the beginning: what we have is skipped.
+        let mut skip = from - download.start().min(from);
+        let size = download.size().or(partial.size());
+        flight.running(size);
+        let (sender, receiver) = mpsc::channel::<Bytes>(AHEAD);
+        let writer = {
+            let (flight, name) = (flight.clone(), name.clone());
+            tokio::task::spawn_blocking(move || write(partial, &name, size, receiver, &flight))
+        };
+        let ended = loop {
+            let mut chunk = match download.chunk().await {
+                Ok(Some(chunk)) => chunk,
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
+            };
+            if skip > 0 {
+                let skipped = chunk.split_to(chunk.len().min(usize::try_from(skip).unwrap_or(usize::MAX)));
+                skip -= skipped.len() as u64;
+            }
+            if !chunk.is_empty() && sender.send(chunk).await.is_err() {
+                // The writer has failed, and says why.
+                break Ok(());
+            }
+        };
+        drop(sender);
+        let partial = writer.await.map_err(|_| PullError::Lost)??;
+        ended?;
+        Ok(partial)
+    }
+
+    fn slots(&self, name: &Name) -> Arc<Slots> {
+        let mut slots = self.slots.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        // Unlisted registries come and go; a count that nobody holds says nothing.
+        if slots.len() > 1024 {
+            slots.retain(|_, slots| Arc::strong_count(slots) > 1);
+        }
+        let places = || Slots::new(self.upstreams.get(&name.registry).policy().max_downloads);
+        slots.entry(name.registry.clone()).or_insert_with(places).clone()
+    }
+
+    fn note_failure(&self, name: &Name, digest: Digest, error: &PullError) {
+        match error {
+            PullError::Paused => tracing::info!("paused download of {name}@{digest}: nobody waits for it"),
+            PullError::Store(_) => tracing::error!("cannot keep {name}@{digest}: {error}"),
+            PullError::Upstream(UpstreamError::NotFound { .. }) => {
+                let image = Image { name: name.clone(), reference: Reference::Digest(digest) };
+                self.not_found.insert((What::Blob, image), Instant::now());
+                tracing::info!("no blob {name}@{digest}: {error}");
+            }
+            PullError::Wrong(_) => {
+                self.wrong.insert(digest, Instant::now());
+                tracing::error!("discarded {name}@{digest}: {error}");
+            }
+            _ => tracing::warn!("cannot download {name}@{digest}: {error}"),
+        }
+    }
+}
+
+/// Writes what comes until the sender is dropped, and tells the readers. Blocks.
+fn write(
+    mut partial: Partial,
+    name: &Name,
+    size: Option<u64>,
+    mut chunks: mpsc::Receiver<Bytes>,
+    flight: &Flight,
+) -> Result<Partial, StoreError> {
+    partial.expect(name, size)?;
+    while let Some(chunk) = chunks.blocking_recv() {
+        let announced = partial.length();
+        partial.append(&chunk)?;
+        while partial.length() - announced < ANNOUNCE
+            && let Ok(chunk) = chunks.try_recv()
+        {
+            partial.append(&chunk)?;
+        }
+        flight.wrote(partial.length());
+    }
+    Ok(partial)
+}

@@ -1,0 +1,199 @@
+//! A download under way, as its readers see it.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::PullError;
+use crate::oci::Digest;
+use crate::store::SMALL;
+
+/// How far a flight is. It ends in `Done` or `Failed`, always.
+#[derive(Clone, Debug)]
+pub enum State {
+    /// Waits for a place, or for upstream's answer.
+    Starting,
+    /// Upstream answers.
+    Running,
+    /// All bytes are there, and are the right ones.
+    Done,
+    Failed(PullError),
+}
+
+#[derive(Clone, Debug)]
+pub struct Progress {
+    /// Bytes in the file, from its beginning.
+    pub written: u64,
+    /// Of the whole blob, once somebody said so.
+    pub size: Option<u64>,
+    pub state: State,
+}
+
+impl Progress {
+    /// Bytes that may be sent: never the last one of an unproven blob, nothing of a small one.
+    pub fn readable(&self) -> u64 {
+        match (&self.state, self.size) {
+            (State::Done, _) => self.written,
+            (_, Some(size)) if size > SMALL => self.written.min(size - 1),
+            _ => 0,
+        }
+    }
+
+    pub fn has_ended(&self) -> bool {
+        matches!(self.state, State::Done | State::Failed(_))
+    }
+
+    /// A client can be given headers: upstream has it, and a small one is complete.
+    pub fn can_answer(&self) -> bool {
+        match (&self.state, self.size) {
+            (State::Done | State::Failed(_), _) => true,
+            (State::Running, Some(size)) => size > SMALL,
+            _ => false,
+        }
+    }
+}
+
+/// One download, many readers.
+pub struct Flight {
+    pub digest: Digest,
+    progress: watch::Sender<Progress>,
+    readers: watch::Sender<usize>,
+    file: OnceLock<Arc<File>>,
+}
+
+impl Flight {
+    fn new(digest: Digest, size: Option<u64>) -> Arc<Self> {
+        Arc::new(Self {
+            digest,
+            progress: watch::Sender::new(Progress { written: 0, size, state: State::Starting }),
+            readers: watch::Sender::new(0),
+            file: OnceLock::new(),
+        })
+    }
+
+    pub fn progress(&self) -> watch::Receiver<Progress> {
+        self.progress.subscribe()
+    }
+
+    /// The file that grows; none before the first byte can be there.
+    pub fn file(&self) -> Option<&Arc<File>> {
+        self.file.get()
+    }
+
+    /// Clients that wait for it.
+    pub fn readers(&self) -> watch::Receiver<usize> {
+        self.readers.subscribe()
+    }
+
+    pub fn opened(&self, file: Arc<File>, written: u64) {
+        let _ = self.file.set(file);
+        self.progress.send_modify(|progress| progress.written = written);
+    }
+
+    pub fn running(&self, size: Option<u64>) {
+        self.progress.send_modify(|progress| {
+            progress.size = size.or(progress.size);
+            progress.state = State::Running;
+        });
+    }
+
+    pub fn wrote(&self, written: u64) {
+        self.progress.send_modify(|progress| progress.written = written);
+    }
+
+    pub fn ended(&self, state: State) {
+        self.progress.send_modify(|progress| {
+            if matches!(state, State::Done) {
+                progress.size = Some(progress.written);
+            }
+            progress.state = state;
+        });
+    }
+
+    /// Returns when for `limit` no client has waited for it.
+    pub async fn abandoned(&self, limit: Duration) {
+        let mut readers = self.readers();
+        loop {
+            // Cannot fail: the sender is ours.
+            let _ = readers.wait_for(|readers| *readers == 0).await;
+            if tokio::time::timeout(limit, readers.wait_for(|readers| *readers > 0)).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// A client's stake in a flight.
+pub struct Seat {
+    pub flight: Arc<Flight>,
+}
+
+impl Seat {
+    fn take(flight: Arc<Flight>) -> Self {
+        flight.readers.send_modify(|readers| *readers += 1);
+        Self { flight }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.flight.readers.send_modify(|readers| *readers -= 1);
+    }
+}
+
+/// The flights under way, one at most for a digest.
+#[derive(Default)]
+pub struct Flights {
+    map: Mutex<HashMap<Digest, Arc<Flight>>>,
+}
+
+impl Flights {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Digest, Arc<Flight>>> {
+        self.map.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn get(&self, digest: &Digest) -> Option<Arc<Flight>> {
+        self.lock().get(digest).cloned()
+    }
+
+    /// Joins the flight of a digest, or makes it and calls `launch`.
+    pub fn join(&self, digest: Digest, size: Option<u64>, launch: impl FnOnce(Arc<Flight>)) -> Seat {
+        let mut map = self.lock();
+        if let Some(flight) = map.get(&digest) {
+            return Seat::take(flight.clone());
+        }
+        let flight = Flight::new(digest, size);
+        map.insert(digest, flight.clone());
+        drop(map);
+        // Before the launch, so that it is never seen without its first reader.
+        let seat = Seat::take(flight.clone());
+        launch(flight);
+        seat
+    }
+
+    /// Makes the flight of a digest without a reader, unless there is one.
+    pub fn start(&self, digest: Digest, size: Option<u64>, launch: impl FnOnce(Arc<Flight>)) {
+        let mut map = self.lock();
+        if map.contains_key(&digest) {
+            return;
+        }
+        let flight = Flight::new(digest, size);
+        map.insert(digest, flight.clone());
+        drop(map);
+        launch(flight);
+    }
+
+    pub fn remove(&self, flight: &Arc<Flight>) {
+        let mut map = self.lock();
+        if map.get(&flight.digest).is_some_and(|known| Arc::ptr_eq(known, flight)) {
+            map.remove(&flight.digest);
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+}

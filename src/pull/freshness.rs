@@ -1,0 +1,130 @@
+//! Whether a tag that we hold may be served as it is, and what to do when it may not.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{Found, Origin, Pull, PullError};
+use crate::config::Age;
+use crate::oci::{Image, Kind, Manifest, Name, Reference};
+use crate::store::Record;
+use crate::upstream::UpstreamError;
+
+/// A check of a tag takes no longer; the one we hold is served then.
+const CHECK_WITHIN: Duration = Duration::from_secs(2);
+
+/// A registry that did not answer a check in time is not asked again for so long.
+const SLOW_FOR: Duration = Duration::from_secs(10);
+
+impl Pull {
+    /// A digest always is; a tag is while it is younger than its `tag_ttl`.
+    pub(super) fn is_fresh(&self, image: &Image, record: &Record) -> bool {
+        let Reference::Tag(tag) = &image.reference else {
+            return true;
+        };
+        if self.settings.air_gapped {
+            return true;
+        }
+        let upstream = self.upstreams.get(&image.name.registry);
+        let policy = upstream.policy();
+        match policy.tag_ttl {
+            _ if policy.always_pull_latest && tag.is_latest() => false,
+            Age::Forever => true,
+            Age::For(limit) => record.age() < limit,
+        }
+    }
+
+    /// Asks upstream whether a tag still points where it did: one HEAD, however many ask.
+    pub(super) async fn check(self: &Arc<Self>, image: &Image, held: Found) -> Result<Found, PullError> {
+        let pull = self.clone();
+        let work = || {
+            let image = image.clone();
+            async move { pull.check_once(&image, held).await }
+        };
+        self.checks.run(&self.runtime, image, work).await.unwrap_or(Err(PullError::Lost))
+    }
+
+    async fn check_once(self: &Arc<Self>, image: &Image, held: Found) -> Result<Found, PullError> {
+        let registry = &image.name.registry;
+        if self.slow.get(registry).is_some_and(|since| since.elapsed() < SLOW_FOR) {
+            let reason = "did not answer in time a moment ago".to_owned();
+            let error = UpstreamError::Unavailable { host: registry.to_string(), reason };
+            return self.stale(image, held, error.into()).await;
+        }
+        let begun = Instant::now();
+        let upstream = self.upstreams.get(registry);
+        let head = upstream.head(&image.name.repository, &image.reference, CHECK_WITHIN).await;
+        match head {
+            Ok(head) if head.digest == Some(held.record.digest) => {
+                self.slow.remove(registry);
+                let record = Arc::new(held.record.checked_now());
+                self.store.refresh(image, record.clone());
+                Ok(Found { record, origin: Origin::Hit, ..held })
+            }
+            Ok(_) => match self.fetch(image).await {
+                Ok(found) => Ok(found),
+                Err(error) => self.stale(image, held, error).await,
+            },
+            Err(error) => {
+                if begun.elapsed() >= CHECK_WITHIN / 2 {
+                    self.slow.insert(registry.clone(), Instant::now());
+                }
+                self.stale(image, held, error.into()).await
+            }
+        }
+    }
+
+    /// What becomes of a tag that could not be confirmed.
+    async fn stale(&self, image: &Image, held: Found, error: PullError) -> Result<Found, PullError> {
+        if error.is_not_found() {
+            tracing::info!("upstream no longer has \"{image}\": forgotten");
+            self.store.forget(image).await;
+            return Err(error);
+        }
+        let age = held.record.age();
+        let allowed = self.upstreams.get(&image.name.registry).policy().stale_if_error.covers(age);
+        if error.is_denied() || !allowed {
+            return Err(error);
+        }
+        if !self.is_complete(&image.name, &held).await {
+            tracing::warn!("not serving \"{image}\" stale, since not all of it is in the cache");
+            return Err(error);
+        }
+        tracing::warn!("serving \"{image}\" stale, checked {} s ago: {error}", age.as_secs());
+        Ok(Found { origin: Origin::Stale, age: Some(age), ..held })
+    }
+
+    /// Whether an image could be pulled without upstream: a client that got a manifest from us gets the rest
+    /// from us, or fails. Of an index, one of its images is enough.
+    async fn is_complete(&self, name: &Name, found: &Found) -> bool {
+        let Some(manifest) = Manifest::parse(Some(found.record.media_type.as_str()), &found.bytes) else {
+            return true;
+        };
+        match manifest.kind() {
+            Kind::Image => self.has_blobs(manifest).await,
+            Kind::Other => true,
+            Kind::Index if manifest.manifests.is_empty() => true,
+            Kind::Index => {
+                for child in &manifest.manifests {
+                    let image = Image { name: name.clone(), reference: Reference::Digest(child.digest) };
+                    let (Some(record), Some(bytes)) =
+                        (self.store.reference(&image).await, self.store.manifest(&child.digest).await)
+                    else {
+                        continue;
+                    };
+                    if let Some(manifest) = Manifest::parse(Some(record.media_type.as_str()), &bytes)
+                        && self.has_blobs(manifest).await
+                    {
+                        return true;
+                    }
+                }
+                false
+            }
+        }
+    }
+
+    async fn has_blobs(&self, manifest: Manifest) -> bool {
+        let store = self.store.clone();
+        let all = move || manifest.blobs.iter().all(|blob| blob.foreign || store.has_blob(&blob.digest));
+        tokio::task::spawn_blocking(all).await.unwrap_or(false)
+    }
+}

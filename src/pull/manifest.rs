@@ -1,0 +1,122 @@
+//! Manifests and indexes: hit, miss, stale.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::{ANSWER_WITHIN, Origin, Pull, PullError, Want, What};
+use crate::oci::{Image, Manifest, Reference};
+use crate::store::Record;
+use crate::upstream::UpstreamError;
+
+/// A manifest to be served.
+#[derive(Clone)]
+pub struct Found {
+    pub record: Arc<Record>,
+    pub bytes: Bytes,
+    pub origin: Origin,
+    /// How long ago upstream last confirmed it, when it is served stale.
+    pub age: Option<Duration>,
+}
+
+impl Pull {
+    /// Finds a manifest by tag or digest. Answers or fails within 25 s.
+    pub async fn manifest(self: &Arc<Self>, image: &Image, want: Want) -> Result<Found, PullError> {
+        let found = match self.held(image).await {
+            Some(held) if self.is_fresh(image, &held.record) => Ok(held),
+            Some(held) => in_time(self.check(image, held)).await,
+            None => in_time(self.miss(image)).await,
+        }?;
+        self.count(found.origin);
+        self.store.touch(image, &found.record);
+        match found.origin {
+            Origin::Hit => tracing::info!("serving manifest from cache: \"{image}\""),
+            Origin::Miss | Origin::Stale => {}
+        }
+        if want == Want::Body {
+            self.prefetch(image, &found);
+        }
+        Ok(found)
+    }
+
+    /// What the store has. A name without its bytes is nothing.
+    async fn held(&self, image: &Image) -> Option<Found> {
+        let record = self.store.reference(image).await?;
+        let bytes = self.store.manifest(&record.digest).await?;
+        Some(Found { record, bytes, origin: Origin::Hit, age: None })
+    }
+
+    async fn miss(self: &Arc<Self>, image: &Image) -> Result<Found, PullError> {
+        if self.settings.air_gapped {
+            return Err(PullError::AirGapped);
+        }
+        if self.is_known_missing(What::Manifest, image) {
+            return Err(PullError::KnownMissing);
+        }
+        self.fetch(image).await
+    }
+
+    /// Fetches from upstream and keeps: once, however many ask.
+    pub(super) async fn fetch(self: &Arc<Self>, image: &Image) -> Result<Found, PullError> {
+        let pull = self.clone();
+        let work = || {
+            let image = image.clone();
+            async move {
+                let result = pull.fetch_once(&image).await;
+                if let Err(error) = &result {
+                    pull.note_missing(&image, error);
+                }
+                result
+            }
+        };
+        self.fetches.run(&self.runtime, image, work).await.unwrap_or(Err(PullError::Lost))
+    }
+
+    async fn fetch_once(&self, image: &Image) -> Result<Found, PullError> {
+        tracing::info!("pulling manifest from upstream: \"{image}\"");
+        let upstream = self.upstreams.get(&image.name.registry);
+        let fetched = upstream.manifest(&image.name.repository, &image.reference).await?;
+        let media_type = fetched.manifest.media_type.clone();
+        let size = fetched.bytes.len() as u64;
+        let digest = fetched.digest;
+        let by_digest = Image { name: image.name.clone(), reference: Reference::Digest(digest) };
+        let asked = match image.reference {
+            // A child of an index that we hold goes with that index.
+            Reference::Digest(_) => self.named.get(&digest).is_none(),
+            Reference::Tag(_) => self.store.reference(&by_digest).await.is_some_and(|known| known.asked),
+        };
+        self.learn(&fetched.manifest);
+        let record = Arc::new(Record::fetched_now(digest, media_type, size, asked));
+        let mut names = vec![(by_digest, record.clone())];
+        if let Reference::Tag(_) = image.reference {
+            names.push((image.clone(), record.clone()));
+        }
+        self.unprefetched.insert(digest, ());
+        self.store.publish_manifest(fetched.bytes.clone(), names).await;
+        self.not_found.remove(&(What::Manifest, image.clone()));
+        Ok(Found { record, bytes: fetched.bytes, origin: Origin::Miss, age: None })
+    }
+
+    /// Remembers what a manifest says of the sizes of what it names.
+    pub(super) fn learn(&self, manifest: &Manifest) {
+        for named in manifest.manifests.iter().chain(&manifest.blobs) {
+            self.named.insert(named.digest, named.size);
+        }
+    }
+
+    fn note_missing(&self, image: &Image, error: &PullError) {
+        match error {
+            PullError::Upstream(UpstreamError::NotFound { .. }) => {
+                self.not_found.insert((What::Manifest, image.clone()), Instant::now());
+                tracing::info!("no manifest \"{image}\": {error}");
+            }
+            _ => tracing::warn!("cannot pull manifest \"{image}\": {error}"),
+        }
+    }
+}
+
+/// Gives up waiting, not the work: whoever asks next finds it done.
+pub(super) async fn in_time<T>(work: impl Future<Output = Result<T, PullError>>) -> Result<T, PullError> {
+    tokio::time::timeout(ANSWER_WITHIN, work).await.unwrap_or(Err(PullError::TooLate))
+}

@@ -1,0 +1,158 @@
+//! What to do for a request: serve what is held, check what may be stale, fetch what is missing.
+//!
+//! A miss joins the [`Flight`] of its digest: one task downloads into `partial/`, and everybody, the first to ask
+//! included, reads the growing file behind it. The disk is the tee: a slow client stalls nobody, and one that
+//! hangs up cancels nothing. No reader gets a blob's last byte before the digest is known to be right.
+//!
+//! Rules of the room: what talks to an upstream runs on [`Pull`]'s own runtime, because a client's pooled
+//! connections belong to the runtime that opened them; callers may be on any other.
+
+mod blob;
+mod download;
+mod error;
+mod flight;
+mod freshness;
+mod manifest;
+mod prefetch;
+mod reader;
+mod shared;
+mod slots;
+
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use quick_cache::sync::Cache;
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+
+pub use blob::Blob;
+pub use error::PullError;
+pub use manifest::Found;
+pub use reader::{Chunk, Reader};
+
+use crate::config::Settings;
+use crate::oci::{Digest, Image, Registry};
+use crate::store::Store;
+use crate::upstream::Upstreams;
+use flight::Flights;
+use shared::Shared;
+use slots::Slots;
+
+/// A client gets an answer or an error within this time (containerd gives up on headers after 30 s).
+const ANSWER_WITHIN: Duration = Duration::from_secs(24);
+
+/// A Range that begins further ahead of a download than this is fetched by itself, in bytes.
+const FAR_AHEAD: u64 = 8 << 20;
+
+/// Ranges fetched by themselves, at once.
+const RELAYS: usize = 16;
+
+/// Where an answer came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    Hit,
+    Miss,
+    Stale,
+}
+
+impl Origin {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Miss => "miss",
+            Self::Stale => "stale",
+        }
+    }
+}
+
+/// Whether the body is wanted too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Want {
+    Head,
+    Body,
+}
+
+/// The way of every pull.
+pub struct Pull {
+    settings: Settings,
+    store: Arc<Store>,
+    upstreams: Upstreams,
+    runtime: Handle,
+    flights: Flights,
+    fetches: Shared<Image, Result<Found, PullError>>,
+    checks: Shared<Image, Result<Found, PullError>>,
+    slots: Mutex<std::collections::HashMap<Registry, Arc<Slots>>>,
+    relays: Arc<Semaphore>,
+    /// What upstream said it does not have, and when.
+    not_found: Cache<(What, Image), Instant>,
+    /// Sizes of what the manifests and indexes that we saw name.
+    named: Cache<Digest, u64>,
+    /// Manifests that were fetched and whose blobs nobody has asked for yet.
+    unprefetched: Cache<Digest, ()>,
+    /// Blobs whose last download had the wrong digest, and when.
+    wrong: Cache<Digest, Instant>,
+    /// Registries that did not answer a check in time, and when.
+    slow: Cache<Registry, Instant>,
+    pub counters: Counters,
+}
+
+/// What a name stands for in the memory of what is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum What {
+    Manifest,
+    Blob,
+}
+
+/// Totals since the start.
+#[derive(Default)]
+pub struct Counters {
+    pub hits: AtomicU64,
+    pub misses: AtomicU64,
+    pub stale: AtomicU64,
+}
+
+impl Pull {
+    /// Puts the parts together. `runtime` is the one that downloads run on.
+    pub fn new(settings: Settings, store: Arc<Store>, upstreams: Upstreams, runtime: Handle) -> Arc<Self> {
+        Arc::new(Self {
+            settings,
+            store,
+            upstreams,
+            runtime,
+            flights: Flights::default(),
+            fetches: Shared::default(),
+            checks: Shared::default(),
+            slots: Mutex::default(),
+            relays: Arc::new(Semaphore::new(RELAYS)),
+            not_found: Cache::new(4096),
+            named: Cache::new(16_384),
+            unprefetched: Cache::new(1024),
+            wrong: Cache::new(1024),
+            slow: Cache::new(1024),
+            counters: Counters::default(),
+        })
+    }
+
+    /// Whether upstream said a moment ago that it has no such thing.
+    fn is_known_missing(&self, what: What, image: &Image) -> bool {
+        let key = (what, image.clone());
+        match self.not_found.get(&key) {
+            Some(since) if since.elapsed() < self.settings.not_found_ttl => true,
+            Some(_) => {
+                self.not_found.remove(&key);
+                false
+            }
+            None => false,
+        }
+    }
+
+    fn count(&self, origin: Origin) {
+        let counter = match origin {
+            Origin::Hit => &self.counters.hits,
+            Origin::Miss => &self.counters.misses,
+            Origin::Stale => &self.counters.stale,
+        };
+        counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,49 @@
+//! What the miss of a manifest starts: the client asks for its blobs next.
+
+use std::sync::Arc;
+
+use super::{Found, Pull, Want};
+use crate::config::Prefetch;
+use crate::oci::{Image, Kind, Manifest, Reference};
+
+impl Pull {
+    /// Starts the downloads of a manifest that has just been fetched and whose bytes a client has now asked for,
+    /// behind those that a client waits for. Once for each fetch.
+    pub(super) fn prefetch(self: &Arc<Self>, image: &Image, found: &Found) {
+        if self.unprefetched.remove(&found.record.digest).is_none() {
+            return;
+        }
+        let policy = self.upstreams.get(&image.name.registry).policy().prefetch;
+        if policy == Prefetch::None {
+            return;
+        }
+        let (pull, name, found) = (self.clone(), image.name.clone(), found.clone());
+        self.runtime.spawn(async move {
+            let Some(manifest) = Manifest::parse(Some(found.record.media_type.as_str()), &found.bytes) else {
+                return;
+            };
+            match manifest.kind() {
+                Kind::Image => {
+                    let store = pull.store.clone();
+                    let missing = move || {
+                        let mut blobs = manifest.blobs;
+                        blobs.retain(|blob| !blob.foreign && !store.has_blob(&blob.digest));
+                        blobs
+                    };
+                    for blob in tokio::task::spawn_blocking(missing).await.unwrap_or_default() {
+                        let launch = |flight| pull.launch(flight, name.clone());
+                        pull.flights.start(blob.digest, Some(blob.size), launch);
+                    }
+                }
+                Kind::Index if policy == Prefetch::Platform => {
+                    for child in manifest.for_platform(&pull.settings.platform) {
+                        let image = Image { name: name.clone(), reference: Reference::Digest(child.digest) };
+                        // Its failure is logged where it happens, and told to the client that asks for it.
+                        let _ = Box::pin(pull.manifest(&image, Want::Body)).await;
+                    }
+                }
+                Kind::Index | Kind::Other => {}
+            }
+        });
+    }
+}

@@ -1,0 +1,205 @@
+//! The bytes of a blob, one after the other, from wherever they are.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+
+use super::PullError;
+use super::flight::{Seat, State};
+use crate::upstream::{Download, UpstreamError};
+
+mod buffer;
+
+use buffer::{Buffer, CHUNK};
+
+/// What a look at the source gave.
+pub enum Chunk {
+    Bytes(Bytes),
+    End,
+    /// There are no more, though there should be: the connection is to be closed short.
+    Cut(PullError),
+    /// None without waiting: call [`Reader::wait`].
+    Later,
+}
+
+pub enum Source {
+    File(Arc<File>),
+    Flight(Seat),
+    /// Upstream's, up to the flight's part.
+    Relay(Relay, Seat),
+    Nothing,
+}
+
+/// Reads a part of a blob in order.
+pub struct Reader {
+    offset: u64,
+    end: u64,
+    source: Source,
+    ready: Option<Bytes>,
+}
+
+impl Reader {
+    pub(super) fn new(offset: u64, end: u64, source: Source) -> Self {
+        Self { offset, end, source, ready: None }
+    }
+
+    /// The next bytes, if they can be had without waiting for disk or network.
+    pub fn next(&mut self) -> Chunk {
+        if self.offset >= self.end {
+            return Chunk::End;
+        }
+        if let Some(bytes) = self.ready.take() {
+            return self.pass(bytes);
+        }
+        if let Source::Relay(relay, _) = &mut self.source {
+            if self.offset < relay.end {
+                return match relay.chunks.try_recv() {
+                    Ok(Ok(bytes)) => self.pass(bytes),
+                    Ok(Err(error)) => Chunk::Cut(error.into()),
+                    Err(mpsc::error::TryRecvError::Empty) => Chunk::Later,
+                    Err(mpsc::error::TryRecvError::Disconnected) => Chunk::Cut(PullError::Lost),
+                };
+            }
+        }
+        let (file, readable) = match &self.source {
+            Source::File(file) => (file, self.end),
+            Source::Flight(seat) | Source::Relay(_, seat) => {
+                let progress = seat.flight.progress();
+                let progress = progress.borrow();
+                let readable = progress.readable().min(self.end);
+                match (seat.flight.file(), &progress.state) {
+                    (Some(file), _) if readable > self.offset => (file, readable),
+                    (_, State::Failed(error)) => return Chunk::Cut(error.clone()),
+                    _ => return Chunk::Later,
+                }
+            }
+            Source::Nothing => return Chunk::End,
+        };
+        let want = usize::try_from(readable - self.offset).unwrap_or(CHUNK).min(CHUNK);
+        let mut buffer = Buffer::take();
+        match read_cached(file, &mut buffer.bytes_mut()[..want], self.offset) {
+            Ok(0) => Chunk::Cut(short(self.offset)),
+            Ok(count) => self.pass(buffer.freeze(count)),
+            // Not in the page cache, or not on this file system: elsewhere, where it may block.
+            Err(_) => Chunk::Later,
+        }
+    }
+
+    fn pass(&mut self, mut bytes: Bytes) -> Chunk {
+        let left = usize::try_from(self.end - self.offset).unwrap_or(usize::MAX);
+        bytes.truncate(left);
+        self.offset += bytes.len() as u64;
+        Chunk::Bytes(bytes)
+    }
+
+    /// Waits until [`next`](Self::next) has something to say. What it finds out stays in the reader.
+    pub async fn wait(mut self) -> (Self, Option<PullError>) {
+        let error = self.wait_here().await.err();
+        (self, error)
+    }
+
+    async fn wait_here(&mut self) -> Result<(), PullError> {
+        if let Source::Relay(relay, _) = &mut self.source
+            && self.offset < relay.end
+        {
+            let bytes = relay.chunks.recv().await.ok_or(PullError::Lost)??;
+            self.ready = Some(bytes);
+            return Ok(());
+        }
+        let (file, readable) = match &self.source {
+            Source::File(file) => (file.clone(), self.end),
+            Source::Flight(seat) | Source::Relay(_, seat) => {
+                let mut progress = seat.flight.progress();
+                let offset = self.offset;
+                let moved = progress
+                    .wait_for(|progress| progress.readable() > offset || progress.has_ended())
+                    .await
+                    .map_err(|_| PullError::Lost)?
+                    .clone();
+                match (seat.flight.file(), moved.readable()) {
+                    (Some(file), readable) if readable > offset => (file.clone(), readable.min(self.end)),
+                    // Ended: the next look says how.
+                    _ if matches!(moved.state, State::Failed(_)) => return Ok(()),
+                    _ => return Err(short(offset)),
+                }
+            }
+            Source::Nothing => return Ok(()),
+        };
+        let want = usize::try_from(readable - self.offset).unwrap_or(CHUNK).min(CHUNK);
+        let offset = self.offset;
+        let mut buffer = Buffer::take();
+        // Mostly what a flight has just written is in the page cache.
+        match read_cached(&file, &mut buffer.bytes_mut()[..want], offset) {
+            Ok(count) if count > 0 => {
+                self.ready = Some(buffer.freeze(count));
+                return Ok(());
+            }
+            _ => {}
+        }
+        let read = move || {
+            let count = loop {
+                match file.read_at(&mut buffer.bytes_mut()[..want], offset) {
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    result => break result?,
+                }
+            };
+            Ok::<_, io::Error>((buffer, count))
+        };
+        match tokio::task::spawn_blocking(read).await {
+            Ok(Ok((_, 0))) => Err(short(offset)),
+            Ok(Ok((buffer, count))) => {
+                self.ready = Some(buffer.freeze(count));
+                Ok(())
+            }
+            Ok(Err(error)) => Err(failed(error)),
+            Err(_) => Err(PullError::Lost),
+        }
+    }
+}
+
+/// Reads what the page cache has, and only that.
+fn read_cached(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut parts = [io::IoSliceMut::new(buffer)];
+    Ok(rustix::io::preadv2(file, &mut parts, offset, rustix::io::ReadWriteFlags::NOWAIT)?)
+}
+
+fn short(offset: u64) -> PullError {
+    failed(io::Error::new(io::ErrorKind::UnexpectedEof, format!("the file ends at byte {offset}")))
+}
+
+fn failed(source: io::Error) -> PullError {
+    crate::store::StoreError { operation: "read", path: "blobs".into(), source }.into()
+}
+
+/// A range that upstream sends, handed over chunk by chunk from the runtime that it belongs to.
+pub struct Relay {
+    chunks: mpsc::Receiver<Result<Bytes, UpstreamError>>,
+    /// Behind its last byte.
+    end: u64,
+}
+
+impl Relay {
+    pub fn start(runtime: &Handle, mut download: Download, end: u64, permit: OwnedSemaphorePermit) -> Self {
+        let (sender, chunks) = mpsc::channel(1);
+        runtime.spawn(async move {
+            let _permit = permit;
+            loop {
+                let item = match download.chunk().await {
+                    Ok(Some(bytes)) => Ok(bytes),
+                    Ok(None) => return,
+                    Err(error) => Err(error),
+                };
+                let failed = item.is_err();
+                if sender.send(item).await.is_err() || failed {
+                    return;
+                }
+            }
+        });
+        Self { chunks, end }
+    }
+}

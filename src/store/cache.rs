@@ -1,0 +1,259 @@
+//! The store as the rest of the program sees it: memory first, then what waits to be written, then the disk.
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use bytes::Bytes;
+use nix::fcntl::Flock;
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
+
+use super::layout::Layout;
+use super::partial::{Partial, Verified, remove};
+use super::publish::{Change, Pending, Publisher, Work, lock, report};
+use super::touch::Touches;
+use super::{OpenError, Record, SMALL, StoreError, open};
+use crate::oci::{Digest, Image, Reference};
+
+/// Memory for manifests that are asked for often, in bytes.
+const MANIFEST_MEMORY: u64 = 8 << 20;
+
+/// References kept in memory; each is some 300 bytes.
+const REFERENCES: usize = 16_384;
+
+/// A cache in a folder, opened for writing.
+pub struct Store {
+    layout: Layout,
+    id: String,
+    boot: Arc<str>,
+    number: Arc<AtomicU64>,
+    manifests: Cache<Digest, Bytes, ByLength>,
+    references: Cache<Image, Arc<Record>>,
+    pending: Arc<Pending>,
+    publisher: Publisher,
+    touches: Touches,
+    _lock: Flock<File>,
+}
+
+#[derive(Clone)]
+struct ByLength;
+
+impl Weighter<Digest, Bytes> for ByLength {
+    fn weight(&self, _: &Digest, bytes: &Bytes) -> u64 {
+        bytes.len() as u64 + 200
+    }
+}
+
+impl Store {
+    /// Opens the folder, or makes it. Blocks for up to 10 s when another process holds it. Takes no longer for a
+    /// large cache: nothing but `partial/` is listed.
+    pub fn open(root: &Path) -> Result<Self, OpenError> {
+        let layout = Layout::new(root);
+        let open::Opened { lock, id } = open::open(&layout)?;
+        let boot = Path::new("/proc/sys/kernel/random/boot_id");
+        let boot = fs::read_to_string(boot).map_err(StoreError::on("read", boot))?;
+        let number = Arc::new(AtomicU64::new(1));
+        let pending = Arc::<Pending>::default();
+        let publisher = Publisher::start(layout.clone(), pending.clone(), number.clone())
+            .map_err(StoreError::on("start a thread for", root))?;
+        Ok(Self {
+            layout,
+            id,
+            boot: Arc::from(boot.trim()),
+            number,
+            manifests: Cache::with_weighter(2048, MANIFEST_MEMORY, ByLength),
+            references: Cache::new(REFERENCES),
+            pending,
+            publisher,
+            touches: Touches::default(),
+            _lock: lock,
+        })
+    }
+
+    /// Tells this cache from others; made when the folder was.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// What we hold under a name, if anything.
+    pub async fn reference(&self, image: &Image) -> Option<Arc<Record>> {
+        if let Some(record) = self.references.get(image) {
+            return Some(record);
+        }
+        match lock(&self.pending.references).get(image) {
+            Some(Change::Put(record)) => return Some(record.clone()),
+            Some(Change::Remove) => return None,
+            None => {}
+        }
+        let (path, reference) = (self.layout.reference(image), image.reference.clone());
+        let record = Arc::new(blocking(move || read_record(&path, &reference)).await??);
+        // Something newer may have come while the disk was asked; that must not be replaced.
+        let record = match lock(&self.pending.references).get(image) {
+            Some(Change::Put(newer)) => newer.clone(),
+            Some(Change::Remove) => return None,
+            None => record,
+        };
+        self.references.get_or_insert_with(image, || Ok::<_, ()>(record)).ok()
+    }
+
+    /// A manifest's bytes, hashed when they come from disk. Wrong ones are put aside and are none.
+    pub async fn manifest(&self, digest: &Digest) -> Option<Bytes> {
+        if let Some(bytes) = self.manifests.get(digest) {
+            return Some(bytes);
+        }
+        if let Some(bytes) = lock(&self.pending.manifests).get(digest) {
+            return Some(bytes.clone());
+        }
+        let (layout, want) = (self.layout.clone(), *digest);
+        let bytes = blocking(move || read_manifest(&layout, &want)).await??;
+        self.manifests.insert(*digest, bytes.clone());
+        Some(bytes)
+    }
+
+    /// A blob's file and size in bytes.
+    pub async fn blob(&self, digest: &Digest) -> Result<Option<(Arc<File>, u64)>, StoreError> {
+        if let Some(blob) = lock(&self.pending.blobs).get(digest) {
+            return Ok(Some((blob.file.clone(), blob.size)));
+        }
+        let path = self.layout.blob(digest);
+        // Mostly the name is in the kernel's cache, and opening does not touch the disk.
+        let opened = match open_cached(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(_) => {
+                let path = path.clone();
+                blocking(move || File::open(path)).await.unwrap_or_else(|| Err(ErrorKind::Interrupted.into()))
+            }
+            opened => opened,
+        };
+        match opened.and_then(|file| file.metadata().map(|data| (Arc::new(file), data.len()))) {
+            Ok(blob) => Ok(Some(blob)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(StoreError::on("open", &path)(error)),
+        }
+    }
+
+    /// Whether a blob is there. Blocks.
+    pub fn has_blob(&self, digest: &Digest) -> bool {
+        lock(&self.pending.blobs).contains_key(digest) || self.layout.blob(digest).exists()
+    }
+
+    /// Begins or resumes the download of a blob. There must be one at a time for a digest. Blocks.
+    pub fn begin(&self, digest: Digest) -> Result<Partial, StoreError> {
+        Partial::open(&self.layout, &self.boot, &self.number, digest)
+    }
+
+    /// Keeps a blob. Reads find it when this returns; a small one is durable some time later.
+    pub async fn publish_blob(&self, blob: Arc<Verified>) {
+        if blob.size > SMALL {
+            // It would hold up the whole batch.
+            let large = blob.clone();
+            match blocking(move || large.file.sync_all()).await {
+                Some(Ok(())) | None => {}
+                Some(Err(error)) => {
+                    report(&StoreError::on("sync", &blob.path)(error));
+                    remove(&blob.path);
+                    return;
+                }
+            }
+        }
+        self.publisher.publish(vec![Work::Blob(blob)]).await;
+    }
+
+    /// Keeps a manifest under the names it was fetched by. As [`publish_blob`](Self::publish_blob).
+    pub async fn publish_manifest(&self, bytes: Bytes, names: Vec<(Image, Arc<Record>)>) {
+        let mut works = Vec::with_capacity(1 + names.len());
+        if let Some((_, record)) = names.first() {
+            self.manifests.insert(record.digest, bytes.clone());
+            works.push(Work::Manifest(record.digest, bytes));
+        }
+        for (image, record) in names {
+            self.references.insert(image.clone(), record.clone());
+            works.push(Work::Reference(image, Change::Put(record)));
+        }
+        self.publisher.publish(works).await;
+    }
+
+    /// Replaces a record by one that differs in its times only.
+    pub fn refresh(&self, image: &Image, record: Arc<Record>) {
+        self.references.insert(image.clone(), record.clone());
+        self.publisher.publish_if_room(Work::Reference(image.clone(), Change::Put(record)));
+    }
+
+    /// Forgets a name. The bytes stay until they are pruned.
+    pub async fn forget(&self, image: &Image) {
+        self.references.remove(image);
+        self.publisher.publish(vec![Work::Reference(image.clone(), Change::Remove)]).await;
+    }
+
+    /// Notes that a name was used just now.
+    pub fn touch(&self, image: &Image, record: &Arc<Record>) {
+        self.touches.note(image, record);
+    }
+
+    /// Writes times of use down, every minute, until dropped.
+    pub async fn keep_times(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            let store = self.clone();
+            blocking(move || store.touches.flush(&store.layout)).await;
+        }
+    }
+
+    /// Waits until all that was published is on disk. Blocks; what is published afterwards is not kept.
+    pub fn close(&self) {
+        self.publisher.close();
+        self.touches.flush(&self.layout);
+    }
+}
+
+/// Runs what blocks where that is allowed; none when the runtime is going down.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    tokio::task::spawn_blocking(work).await.ok()
+}
+
+fn open_cached(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    Ok(File::from(openat2(CWD, path, flags, Mode::empty(), ResolveFlags::CACHED)?))
+}
+
+fn read_record(path: &Path, reference: &Reference) -> Option<Record> {
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            if error.kind() != ErrorKind::NotFound {
+                tracing::warn!(path = %path.display(), %error, "cannot read a reference: fetching it anew");
+            }
+            return None;
+        }
+    };
+    Record::from_json(reference, &bytes)
+        .map_err(|error| tracing::warn!(path = %path.display(), %error, "not a reference: fetching it anew"))
+        .ok()
+}
+
+fn read_manifest(layout: &Layout, want: &Digest) -> Option<Bytes> {
+    let path = layout.manifest(want);
+    let bytes = match fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            if error.kind() != ErrorKind::NotFound {
+                tracing::warn!(path = %path.display(), %error, "cannot read a manifest: fetching it anew");
+            }
+            return None;
+        }
+    };
+    if Digest::of(want.algorithm(), &bytes) == *want {
+        return Some(Bytes::from(bytes));
+    }
+    let aside = layout.set_aside(want);
+    tracing::error!(path = %path.display(), aside = %aside.display(), "a manifest is not what its name says: put aside");
+    if let Err(error) = fs::rename(&path, &aside) {
+        tracing::error!(path = %path.display(), %error, "cannot put it aside");
+    }
+    None
+}

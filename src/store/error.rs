@@ -1,0 +1,50 @@
+//! What the disk can say no to.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// A failed operation on a path of the store.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {operation} {}: {source}", path.display())]
+pub struct StoreError {
+    pub operation: &'static str,
+    pub path: PathBuf,
+    pub source: io::Error,
+}
+
+impl StoreError {
+    /// For `map_err`: names what was tried, on what.
+    pub fn on(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
+        let path = path.to_owned();
+        move |source| Self { operation, path, source }
+    }
+
+    /// The file system has no room for it.
+    pub fn is_full(&self) -> bool {
+        matches!(self.source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    }
+}
+
+/// Why a folder cannot be used as a store.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error(transparent)]
+    Io(#[from] StoreError),
+    #[error(
+        "{} is not empty and has no store.json: it belongs to another program. Give an empty or new folder with --image-path",
+        .0.display()
+    )]
+    NotOurs(PathBuf),
+    #[error(
+        "{} was written by an earlier program of this name, whose blobs were never verified; taking it over is not \
+         supported yet. Give an empty or new folder with --image-path",
+        .0.display()
+    )]
+    Legacy(PathBuf),
+    #[error("{} has version {found}, and this program reads version 1 only", .path.display())]
+    Version { path: PathBuf, found: u64 },
+    #[error("{} is no store.json: {reason}", .path.display())]
+    Malformed { path: PathBuf, reason: String },
+    #[error("{} is in use by process {holder}", .path.display())]
+    Locked { path: PathBuf, holder: String },
+}

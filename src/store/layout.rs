@@ -1,0 +1,77 @@
+//! Where each thing stands in the folder.
+
+use std::path::{Path, PathBuf};
+
+use crate::oci::{Digest, Image, Name, Reference};
+
+#[derive(Clone, Debug)]
+pub struct Layout {
+    pub root: PathBuf,
+}
+
+impl Layout {
+    pub const FOLDERS: [&str; 4] = ["blobs", "img", "partial", "refs"];
+
+    pub fn new(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+
+    pub fn store_json(&self) -> PathBuf {
+        self.root.join("store.json")
+    }
+
+    pub fn lock(&self) -> PathBuf {
+        self.root.join("lock")
+    }
+
+    pub fn blobs(&self) -> PathBuf {
+        self.root.join("blobs")
+    }
+
+    pub fn blob(&self, digest: &Digest) -> PathBuf {
+        self.blobs().join(digest.hex())
+    }
+
+    pub fn manifests(&self) -> PathBuf {
+        self.root.join("img")
+    }
+
+    pub fn manifest(&self, digest: &Digest) -> PathBuf {
+        self.manifests().join(digest.hex())
+    }
+
+    pub fn partials(&self) -> PathBuf {
+        self.root.join("partial")
+    }
+
+    pub fn partial(&self, digest: &Digest) -> PathBuf {
+        self.partials().join(digest.hex())
+    }
+
+    pub fn sidecar(&self, digest: &Digest) -> PathBuf {
+        self.partials().join(format!("{}.json", digest.hex()))
+    }
+
+    /// A file that is being written, with a name of its own until it is renamed. What a crash leaves of these
+    /// is swept at the next start.
+    pub fn temporary(&self, number: u64) -> PathBuf {
+        self.partials().join(format!("new-{number}"))
+    }
+
+    /// Where what turned out to be wrong is put, for somebody to look at.
+    pub fn set_aside(&self, digest: &Digest) -> PathBuf {
+        self.partials().join(format!("{}.bad", digest.hex()))
+    }
+
+    fn repository(&self, name: &Name) -> PathBuf {
+        self.root.join("refs").join(name.registry.as_str()).join(name.repository.as_str())
+    }
+
+    pub fn reference(&self, image: &Image) -> PathBuf {
+        let repository = self.repository(&image.name);
+        match &image.reference {
+            Reference::Tag(tag) => repository.join("_tags").join(tag.as_str()),
+            Reference::Digest(digest) => repository.join("_manifests").join(digest.hex()),
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! Opening the folder: whose it is, which version, and that nobody else writes to it.
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime};
+
+use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
+
+use super::layout::Layout;
+use super::{OpenError, StoreError};
+
+/// How long a second process waits for the first to go.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A partial download that nobody asked for again is removed after this time.
+const PARTIAL_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+
+#[derive(Serialize, Deserialize)]
+struct StoreJson {
+    version: u64,
+    /// Tells this cache from others, for noticing rings of mirrors.
+    #[serde(default)]
+    id: String,
+}
+
+/// What opening finds out: the lock to hold as long as the store is written to, and the store's id.
+pub struct Opened {
+    pub lock: Flock<File>,
+    pub id: String,
+}
+
+pub fn open(layout: &Layout) -> Result<Opened, OpenError> {
+    make_folder(&layout.root)?;
+    let id = check_owner(layout)?;
+    let lock = take_lock(layout)?;
+    for folder in Layout::FOLDERS {
+        make_folder(&layout.root.join(folder))?;
+    }
+    let id = match id {
+        Some(id) => id,
+        None => write_store_json(layout)?,
+    };
+    sweep(layout)?;
+    Ok(Opened { lock, id })
+}
+
+fn make_folder(path: &Path) -> Result<(), StoreError> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o750)
+        .create(path)
+        .map_err(StoreError::on("create folder", path))
+}
+
+/// The store's id; none when the folder is new. A folder with other things in it is not ours to write to.
+fn check_owner(layout: &Layout) -> Result<Option<String>, OpenError> {
+    let path = layout.store_json();
+    let bytes = match fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == ErrorKind::NotFound => return check_empty(layout).map(|()| None),
+        Err(error) => return Err(StoreError::on("read", &path)(error).into()),
+    };
+    match serde_json::from_slice::<StoreJson>(&bytes) {
+        Ok(StoreJson { version: 1, id }) if id.is_empty() => Ok(None),
+        Ok(StoreJson { version: 1, id }) => Ok(Some(id)),
+        Ok(StoreJson { version: found, .. }) => Err(OpenError::Version { path, found }),
+        Err(error) => Err(OpenError::Malformed { path, reason: error.to_string() }),
+    }
+}
+
+fn check_empty(layout: &Layout) -> Result<(), OpenError> {
+    let root = &layout.root;
+    let mut legacy = false;
+    for entry in fs::read_dir(root).map_err(StoreError::on("list", root))? {
+        let name = entry.map_err(StoreError::on("list", root))?.file_name();
+        match name.to_str() {
+            // Left by a start that ended before store.json was written, or made by the file system.
+            Some("lock" | "lost+found") => {}
+            Some("partial" | "refs") => {}
+            Some("blobs" | "img") if is_empty(&root.join(&name)) => {}
+            Some("blobs" | "img" | "lts") => legacy = true,
+            _ => return Err(OpenError::NotOurs(root.clone())),
+        }
+    }
+    if legacy { Err(OpenError::Legacy(root.clone())) } else { Ok(()) }
+}
+
+fn is_empty(folder: &Path) -> bool {
+    fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none())
+}
+
+fn write_store_json(layout: &Layout) -> Result<String, OpenError> {
+    let path = layout.store_json();
+    let id = new_id().map_err(StoreError::on("read", Path::new("/dev/urandom")))?;
+    let mut text = serde_json::to_vec(&StoreJson { version: 1, id: id.clone() })
+        .map_err(|error| OpenError::Malformed { path: path.clone(), reason: error.to_string() })?;
+    text.push(b'\n');
+    let temporary = layout.temporary(0);
+    let write = || {
+        let mut file =
+            File::options().write(true).create(true).truncate(true).mode(0o640).open(&temporary)?;
+        file.write_all(&text)?;
+        file.sync_all()?;
+        fs::rename(&temporary, &path)?;
+        File::open(&layout.root)?.sync_all()
+    };
+    write().map_err(StoreError::on("write", &path))?;
+    Ok(id)
+}
+
+fn new_id() -> std::io::Result<String> {
+    let mut bytes = [0; 8];
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(format!("{:016x}", u64::from_ne_bytes(bytes)))
+}
+
+fn take_lock(layout: &Layout) -> Result<Flock<File>, OpenError> {
+    let path = layout.lock();
+    let error = StoreError::on("lock", &path);
+    let mut file =
+        match File::options().read(true).write(true).create(true).truncate(false).mode(0o640).open(&path) {
+            Ok(file) => file,
+            Err(source) => return Err(error(source).into()),
+        };
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => {
+                let write = || {
+                    lock.set_len(0)?;
+                    writeln!(&*lock, "{}", std::process::id())
+                };
+                return match write() {
+                    Ok(()) => Ok(lock),
+                    Err(source) => Err(error(source).into()),
+                };
+            }
+            Err((back, nix::errno::Errno::EWOULDBLOCK)) if Instant::now() < deadline => {
+                file = back;
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            Err((mut back, nix::errno::Errno::EWOULDBLOCK)) => {
+                let mut holder = String::new();
+                let _ = back.read_to_string(&mut holder);
+                let holder = holder.split_whitespace().next().unwrap_or("(unknown)").to_owned();
+                return Err(OpenError::Locked { path, holder });
+            }
+            Err((_, errno)) => return Err(error(errno.into()).into()),
+        }
+    }
+}
+
+/// Removes what no download will come back to: temporaries of a crash, and partial files of long ago.
+fn sweep(layout: &Layout) -> Result<(), StoreError> {
+    let folder = layout.partials();
+    let now = SystemTime::now();
+    for entry in fs::read_dir(&folder).map_err(StoreError::on("list", &folder))? {
+        let entry = entry.map_err(StoreError::on("list", &folder))?;
+        let temporary = entry.file_name().to_string_lossy().starts_with("new-");
+        let old = || {
+            let modified = entry.metadata().and_then(|data| data.modified()).ok();
+            modified.and_then(|time| now.duration_since(time).ok()).is_some_and(|age| age > PARTIAL_KEPT)
+        };
+        if temporary || old() {
+            let path = entry.path();
+            fs::remove_file(&path).map_err(StoreError::on("remove", &path))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,299 @@
+//! A blob on its way in: written and hashed in order, resumable, of no use to anybody until it is verified.
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use nix::fcntl::{FallocateFlags, fallocate};
+use serde::{Deserialize, Serialize};
+
+use super::layout::Layout;
+use super::{SMALL, StoreError};
+use crate::oci::{Digest, Hasher, Name};
+
+/// So many bytes at most are written before a crash of the machine may not take them, in bytes.
+const SYNC_EVERY: u64 = 64 << 20;
+
+/// `partial/<hex>.json`
+#[derive(Serialize, Deserialize)]
+struct Sidecar {
+    registry: String,
+    repository: String,
+    size: Option<u64>,
+    /// The boot during which it was written: as long as it lasts, what was written is there.
+    boot: String,
+    /// Bytes that are on disk, whatever happens.
+    prefix: u64,
+}
+
+/// A file of `partial/` that is being written. There is one at most for a digest: its flight's.
+pub struct Partial {
+    digest: Digest,
+    path: PathBuf,
+    file: Arc<File>,
+    hasher: Hasher,
+    length: u64,
+    /// Of the whole blob, as an earlier download was told.
+    size: Option<u64>,
+    boot: Arc<str>,
+    number: Arc<AtomicU64>,
+    synced: Option<Syncing>,
+}
+
+/// How much of the file is known to be on disk, written down in the sidecar behind the writer's back.
+struct Syncing {
+    path: PathBuf,
+    from: Name,
+    size: Option<u64>,
+    boot: Arc<str>,
+    asked: u64,
+    busy: Arc<AtomicBool>,
+    number: Arc<AtomicU64>,
+}
+
+/// A blob whose bytes are its digest's. Only this can be published.
+#[derive(Debug)]
+pub struct Verified {
+    pub(super) digest: Digest,
+    pub(super) path: PathBuf,
+    pub(super) file: Arc<File>,
+    pub(super) size: u64,
+    pub(super) sidecar: bool,
+}
+
+impl Verified {
+    pub fn file(&self) -> &Arc<File> {
+        &self.file
+    }
+
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+}
+
+/// What came is not what the digest promised. The file is gone.
+#[derive(Debug, thiserror::Error)]
+#[error("wrong content: want {want}, got {got} in {bytes} bytes")]
+pub struct Wrong {
+    pub want: Digest,
+    pub got: Digest,
+    pub bytes: u64,
+}
+
+impl Partial {
+    /// Opens the partial file of a digest, and hashes again what is there of it. Blocks.
+    pub(super) fn open(
+        layout: &Layout,
+        boot: &Arc<str>,
+        number: &Arc<AtomicU64>,
+        digest: Digest,
+    ) -> Result<Self, StoreError> {
+        let path = layout.partial(&digest);
+        let known = known_prefix(&layout.sidecar(&digest), boot);
+        let (prefix, size) = known.unwrap_or((0, None));
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(prefix == 0)
+            .mode(0o640)
+            .open(&path)
+            .map_err(StoreError::on("open", &path))?;
+        let mut partial = Self {
+            digest,
+            path,
+            file: Arc::new(file),
+            hasher: Hasher::new(digest.algorithm()),
+            length: 0,
+            size,
+            boot: boot.clone(),
+            number: number.clone(),
+            synced: None,
+        };
+        partial.hash_again(prefix)?;
+        Ok(partial)
+    }
+
+    /// Says where the bytes come from and how many there are in all. What could be resumed gets its space and its
+    /// sidecar; a full disk shows here, before the first byte comes. Blocks.
+    pub fn expect(&mut self, from: &Name, size: Option<u64>) -> Result<(), StoreError> {
+        if size.is_some_and(|size| size <= SMALL) {
+            return Ok(());
+        }
+        if let Some(size) = size {
+            self.reserve(size)?;
+        }
+        let syncing = Syncing {
+            path: self.sidecar(),
+            from: from.clone(),
+            size,
+            boot: self.boot.clone(),
+            asked: self.length,
+            busy: Arc::default(),
+            number: self.number.clone(),
+        };
+        if self.length == 0 {
+            syncing.write(0)?;
+        }
+        self.synced = Some(syncing);
+        Ok(())
+    }
+
+    fn sidecar(&self) -> PathBuf {
+        self.path.with_extension("json")
+    }
+
+    /// Cuts the file to what is known to be good, and takes that into the hash.
+    fn hash_again(&mut self, known: u64) -> Result<(), StoreError> {
+        let error = |operation| StoreError::on(operation, &self.path);
+        let present = self.file.metadata().map_err(error("look at"))?.len();
+        let known = known.min(present);
+        self.file.set_len(known).map_err(error("cut"))?;
+        let mut buffer = vec![0; 256 << 10];
+        while self.length < known {
+            let want = usize::try_from(known - self.length).unwrap_or(buffer.len()).min(buffer.len());
+            match self.file.read_at(&mut buffer[..want], self.length) {
+                Ok(0) => break,
+                Ok(count) => {
+                    self.hasher.update(&buffer[..count]);
+                    self.length += count as u64;
+                }
+                Err(source) if source.kind() == ErrorKind::Interrupted => {}
+                Err(source) => return Err(error("read")(source)),
+            }
+        }
+        Ok(())
+    }
+
+    fn reserve(&self, size: u64) -> Result<(), StoreError> {
+        let (Ok(offset), Ok(length)) =
+            (i64::try_from(self.length), i64::try_from(size.saturating_sub(self.length)))
+        else {
+            return Ok(());
+        };
+        if length == 0 {
+            return Ok(());
+        }
+        use nix::errno::Errno;
+        match fallocate(&*self.file, FallocateFlags::FALLOC_FL_KEEP_SIZE, offset, length) {
+            // Not every file system can; there a full disk shows when it is full.
+            Ok(()) | Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => Ok(()),
+            Err(errno) => Err(StoreError::on("reserve space for", &self.path)(errno.into())),
+        }
+    }
+
+    /// For reading what is written so far.
+    pub fn file(&self) -> &Arc<File> {
+        &self.file
+    }
+
+    /// Of the whole blob, as far as an earlier download was told.
+    pub fn size(&self) -> Option<u64> {
+        self.size
+    }
+
+    /// Bytes written and hashed.
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Writes and hashes the next bytes. Blocks.
+    pub fn append(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        self.file.write_all_at(bytes, self.length).map_err(StoreError::on("write", &self.path))?;
+        self.hasher.update(bytes);
+        self.length += bytes.len() as u64;
+        if let Some(syncing) = &mut self.synced {
+            if self.length - syncing.asked >= SYNC_EVERY && !syncing.busy.swap(true, Ordering::AcqRel) {
+                syncing.asked = self.length;
+                syncing.sync_behind(self.file.clone(), self.length);
+            }
+        }
+        Ok(())
+    }
+
+    /// All bytes are there: are they the right ones? Wrong ones are removed. Blocks.
+    pub fn finish(self) -> Result<Verified, Wrong> {
+        let got = self.hasher.clone().finish();
+        if got == self.digest {
+            let sidecar = self.synced.is_some() || self.size.is_some();
+            return Ok(Verified {
+                digest: got,
+                path: self.path,
+                file: self.file,
+                size: self.length,
+                sidecar,
+            });
+        }
+        let wrong = Wrong { want: self.digest, got, bytes: self.length };
+        self.discard();
+        Err(wrong)
+    }
+
+    /// Removes it: the next download begins at byte 0. Blocks.
+    pub fn discard(self) {
+        remove(&self.path);
+        remove(&self.sidecar());
+    }
+}
+
+/// Best effort: what stays behind is found wrong again, and swept in the end.
+pub(super) fn remove(path: &Path) {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            tracing::warn!(path = %path.display(), %error, "cannot remove what a download left");
+        }
+        _ => {}
+    }
+}
+
+impl Syncing {
+    fn write(&self, prefix: u64) -> Result<(), StoreError> {
+        let sidecar = Sidecar {
+            registry: self.from.registry.to_string(),
+            repository: self.from.repository.to_string(),
+            size: self.size,
+            boot: self.boot.to_string(),
+            prefix,
+        };
+        let error = StoreError::on("write", &self.path);
+        let number = self.number.fetch_add(1, Ordering::Relaxed);
+        let temporary = self.path.with_file_name(format!("new-{number}"));
+        let write = || -> io::Result<()> {
+            fs::write(&temporary, serde_json::to_vec(&sidecar)?)?;
+            fs::rename(&temporary, &self.path)
+        };
+        write().map_err(error)
+    }
+
+    /// Syncs what is written so far in a thread of its own; the writer goes on.
+    fn sync_behind(&self, file: Arc<File>, length: u64) {
+        let busy = self.busy.clone();
+        let next = Self {
+            path: self.path.clone(),
+            from: self.from.clone(),
+            boot: self.boot.clone(),
+            busy: self.busy.clone(),
+            number: self.number.clone(),
+            ..*self
+        };
+        let work = move || {
+            // A failure costs only that less can be resumed: the last sync decides whether the blob is kept.
+            if file.sync_data().is_ok() && next.path.exists() {
+                let _ = next.write(length);
+            }
+            next.busy.store(false, Ordering::Release);
+        };
+        if std::thread::Builder::new().name("sync".into()).spawn(work).is_err() {
+            busy.store(false, Ordering::Release);
+        }
+    }
+}
+
+/// How much of a partial file may be believed, and the size of the whole; none when there is nothing to go by.
+fn known_prefix(sidecar: &Path, boot: &str) -> Option<(u64, Option<u64>)> {
+    let sidecar: Sidecar = serde_json::from_slice(&fs::read(sidecar).ok()?).ok()?;
+    Some((if sidecar.boot == boot { u64::MAX } else { sidecar.prefix }, sidecar.size))
+}

@@ -1,0 +1,328 @@
+//! Making things durable behind the clients' backs.
+//!
+//! What is verified goes into a bounded backlog, where every read already finds it. One thread takes what has
+//! gathered there, and for the whole batch: syncs the files, renames them into place, syncs the folders, then
+//! does the same for the references to them. A few files are synced one by one; for many, one syncfs is faster.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+use super::layout::Layout;
+use super::partial::{self, Verified};
+use super::{Record, StoreError};
+use crate::oci::{Digest, Image};
+
+/// Weight of what may wait; an open file or 64 KiB of a manifest weigh 1.
+const BACKLOG: usize = 1024;
+
+/// From so many files in a batch on, the file system is synced as a whole.
+const SYNCFS_FROM: usize = 96;
+
+/// Threads that sync the files of a smaller batch.
+const SYNC_THREADS: usize = 8;
+
+/// A reference that changes.
+#[derive(Clone)]
+pub enum Change {
+    Put(Arc<Record>),
+    Remove,
+}
+
+/// One thing to be made durable.
+#[derive(Clone)]
+pub enum Work {
+    Blob(Arc<Verified>),
+    Manifest(Digest, Bytes),
+    Reference(Image, Change),
+}
+
+impl Work {
+    fn weight(&self) -> usize {
+        match self {
+            Self::Manifest(_, bytes) => 1 + bytes.len() / (64 << 10),
+            Self::Blob(_) | Self::Reference(..) => 1,
+        }
+    }
+}
+
+/// What waits, by name. Short critical sections: a std Mutex is enough.
+#[derive(Default)]
+pub struct Pending {
+    pub blobs: Mutex<HashMap<Digest, Arc<Verified>>>,
+    pub manifests: Mutex<HashMap<Digest, Bytes>>,
+    pub references: Mutex<HashMap<Image, Change>>,
+}
+
+/// Locks a map whose users cannot leave it half-changed, whatever panicked.
+pub fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Pending {
+    fn add(&self, work: &Work) {
+        match work {
+            Work::Blob(blob) => {
+                lock(&self.blobs).insert(blob.digest, blob.clone());
+            }
+            Work::Manifest(digest, bytes) => {
+                lock(&self.manifests).insert(*digest, bytes.clone());
+            }
+            Work::Reference(image, change) => {
+                lock(&self.references).insert(image.clone(), change.clone());
+            }
+        }
+    }
+
+    /// Takes out what is done, unless something newer waits under that name.
+    fn done(&self, work: &Work) {
+        match work {
+            Work::Blob(blob) => {
+                lock(&self.blobs).remove(&blob.digest);
+            }
+            Work::Manifest(digest, _) => {
+                lock(&self.manifests).remove(digest);
+            }
+            Work::Reference(image, change) => {
+                let mut references = lock(&self.references);
+                let same = match (references.get(image), change) {
+                    (Some(Change::Put(waiting)), Change::Put(done)) => Arc::ptr_eq(waiting, done),
+                    (Some(Change::Remove), Change::Remove) => true,
+                    _ => false,
+                };
+                if same {
+                    references.remove(image);
+                }
+            }
+        }
+    }
+}
+
+type Job = (Vec<Work>, OwnedSemaphorePermit);
+
+pub struct Publisher {
+    pending: Arc<Pending>,
+    room: Arc<Semaphore>,
+    queue: Mutex<Option<mpsc::UnboundedSender<Job>>>,
+    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+impl Publisher {
+    pub fn start(layout: Layout, pending: Arc<Pending>, number: Arc<AtomicU64>) -> io::Result<Self> {
+        let (queue, jobs) = mpsc::unbounded_channel();
+        let writer = Writer { layout, number, pending: pending.clone() };
+        let thread = std::thread::Builder::new().name("publish".into()).spawn(move || writer.run(jobs))?;
+        Ok(Self {
+            pending,
+            room: Arc::new(Semaphore::new(BACKLOG)),
+            queue: Mutex::new(Some(queue)),
+            thread: Mutex::new(Some(thread)),
+        })
+    }
+
+    /// Hands over what belongs together, in this order. Waits only when the backlog is full.
+    pub async fn publish(&self, works: Vec<Work>) {
+        let weight: usize = works.iter().map(Work::weight).sum();
+        let weight = u32::try_from(weight.min(BACKLOG)).unwrap_or(1);
+        let Ok(permit) = self.room.clone().acquire_many_owned(weight).await else {
+            return;
+        };
+        self.hand_over(works, permit);
+    }
+
+    /// The same for what may as well be lost, such as a new time of a check: not done when there is no room.
+    pub fn publish_if_room(&self, work: Work) {
+        if let Ok(permit) = self.room.clone().try_acquire_many_owned(1) {
+            self.hand_over(vec![work], permit);
+        }
+    }
+
+    fn hand_over(&self, works: Vec<Work>, permit: OwnedSemaphorePermit) {
+        // Under the queue's lock, so that what waits under a name is always the last that was sent.
+        let queue = lock(&self.queue);
+        if let Some(queue) = &*queue {
+            works.iter().for_each(|work| self.pending.add(work));
+            let _ = queue.send((works, permit));
+        }
+    }
+
+    /// Waits until everything handed over is on disk. Blocks; nothing is taken afterwards.
+    pub fn close(&self) {
+        drop(lock(&self.queue).take());
+        if let Some(thread) = lock(&self.thread).take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Publisher {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+struct Writer {
+    layout: Layout,
+    number: Arc<AtomicU64>,
+    pending: Arc<Pending>,
+}
+
+/// A written file and the name it gets.
+struct Move {
+    file: Arc<File>,
+    from: PathBuf,
+    to: PathBuf,
+}
+
+impl Writer {
+    fn run(self, mut jobs: mpsc::UnboundedReceiver<Job>) {
+        let mut batch = Vec::new();
+        while jobs.blocking_recv_many(&mut batch, BACKLOG) > 0 {
+            let (works, permits): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
+            let works: Vec<Work> = works.into_iter().flatten().collect();
+            self.write_batch(&works);
+            works.iter().for_each(|work| self.pending.done(work));
+            drop(permits);
+        }
+    }
+
+    fn write_batch(&self, works: &[Work]) {
+        let mut contents = Vec::new();
+        for work in works {
+            match work {
+                Work::Blob(blob) => contents.push(Move {
+                    file: blob.file.clone(),
+                    from: blob.path.clone(),
+                    to: self.layout.blob(&blob.digest),
+                }),
+                Work::Manifest(digest, bytes) => {
+                    contents.extend(self.write_new(bytes, self.layout.manifest(digest)));
+                }
+                Work::Reference(..) => {}
+            }
+        }
+        self.put_in_place(contents);
+        for work in works {
+            if let Work::Blob(blob) = work
+                && blob.sidecar
+            {
+                partial::remove(&self.layout.sidecar(&blob.digest));
+            }
+        }
+
+        // Only the last change of a name matters.
+        let mut seen = HashSet::new();
+        let mut references = Vec::new();
+        for work in works.iter().rev() {
+            let Work::Reference(image, change) = work else {
+                continue;
+            };
+            if !seen.insert(image) {
+                continue;
+            }
+            let path = self.layout.reference(image);
+            match change {
+                Change::Put(record) => match record.to_json(&image.reference) {
+                    Ok(json) => references.extend(self.write_new(&json, path)),
+                    Err(error) => tracing::error!(%image, %error, "cannot write a reference"),
+                },
+                Change::Remove => match fs::remove_file(&path) {
+                    Err(error) if error.kind() != ErrorKind::NotFound => {
+                        report(&StoreError::on("remove", &path)(error));
+                    }
+                    _ => {}
+                },
+            }
+        }
+        self.put_in_place(references);
+    }
+
+    /// Writes a small file under a temporary name. None, reported, when that fails.
+    fn write_new(&self, bytes: &[u8], to: PathBuf) -> Option<Move> {
+        let from = self.layout.temporary(self.number.fetch_add(1, Ordering::Relaxed));
+        let write = || {
+            let file = File::options().write(true).create_new(true).mode(0o640).open(&from)?;
+            file.write_all_at(bytes, 0)?;
+            Ok(Arc::new(file))
+        };
+        match write() {
+            Ok(file) => Some(Move { file, from, to }),
+            Err(error) => {
+                report(&StoreError::on("write", &from)(error));
+                partial::remove(&from);
+                None
+            }
+        }
+    }
+
+    /// Syncs files, renames them, syncs the folders they are then in. What fails is discarded, and reported.
+    fn put_in_place(&self, moves: Vec<Move>) {
+        let results = self.sync_files(&moves);
+        let mut folders = HashSet::new();
+        for (Move { from, to, .. }, result) in moves.iter().zip(results) {
+            let result = result.map_err(StoreError::on("sync", from)).and_then(|()| {
+                rename(from, to, &mut folders).map_err(StoreError::on("rename into place", to))
+            });
+            if let Err(error) = result {
+                report(&error);
+                partial::remove(from);
+            }
+        }
+        for folder in folders {
+            if let Err(error) = File::open(&folder).and_then(|folder| folder.sync_all()) {
+                report(&StoreError::on("sync folder", &folder)(error));
+            }
+        }
+    }
+
+    fn sync_files(&self, moves: &[Move]) -> Vec<io::Result<()>> {
+        if moves.len() >= SYNCFS_FROM {
+            let whole = File::open(&self.layout.root).and_then(|root| Ok(nix::unistd::syncfs(root)?));
+            if whole.is_ok() {
+                return moves.iter().map(|_| Ok(())).collect();
+            }
+        }
+        if moves.len() < 4 {
+            return moves.iter().map(|one| one.file.sync_all()).collect();
+        }
+        let share = moves.len().div_ceil(SYNC_THREADS);
+        std::thread::scope(|scope| {
+            let parts: Vec<_> = moves
+                .chunks(share)
+                .map(|part| scope.spawn(|| part.iter().map(|one| one.file.sync_all()).collect::<Vec<_>>()))
+                .collect();
+            let lost = || vec![Err(io::Error::other("the syncing thread died"))];
+            parts.into_iter().flat_map(|part| part.join().unwrap_or_else(|_| lost())).collect()
+        })
+    }
+}
+
+/// Renames, makes the folder where it is missing, and notes which folders are to be synced.
+fn rename(from: &Path, to: &Path, folders: &mut HashSet<PathBuf>) -> io::Result<()> {
+    let Some(folder) = to.parent() else {
+        return Err(ErrorKind::InvalidInput.into());
+    };
+    match fs::rename(from, to) {
+        Err(error) if error.kind() == ErrorKind::NotFound && !folder.exists() => {
+            for missing in folder.ancestors().take_while(|folder| !folder.exists()) {
+                folders.extend(missing.parent().map(Path::to_owned));
+            }
+            fs::DirBuilder::new().recursive(true).mode(0o750).create(folder)?;
+            fs::rename(from, to)?;
+        }
+        result => result?,
+    }
+    folders.insert(folder.to_owned());
+    Ok(())
+}
+
+pub fn report(error: &StoreError) {
+    tracing::error!(path = %error.path.display(), "{error}: not kept");
+}
