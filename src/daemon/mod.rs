@@ -1,21 +1,149 @@
-//! The daemon: builds the parts, starts them, stops them.
+//! The composition root: builds the parts, starts them in order, and ends them in order.
+//!
+//! The story of a run:
+//! 1. the log is opened, the limit of open files raised, the sockets bound, the store opened;
+//! 2. two kinds of runtimes start: a multi-threaded one for upstreams, hashing and disk, and one
+//!    single-threaded one per core that serves connections ([`crate::serve`]);
+//! 3. `server is running`;
+//! 4. on SIGTERM or SIGINT no more connections are accepted, what runs gets 10 s, what was published is synced.
+
+mod log;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
 use crate::config::Settings;
+use crate::oci::Registry;
+use crate::pull::Pull;
+use crate::serve::{Responder, Rules, Server};
+use crate::store::{OpenError, Store};
+use crate::upstream::{Upstreams, UpstreamsError};
 
-/// Why the daemon ended other than as told.
+/// Why the daemon did not start, or ended.
 #[derive(Debug, thiserror::Error)]
-#[error("serving is not built yet")]
-pub struct ServeError;
+pub enum ServeError {
+    #[error("cannot open the log file {path}: {source}")]
+    Log { path: String, source: io::Error },
+    #[error("cannot listen on {address}: {source}{}", in_use(.source))]
+    Listen { address: SocketAddr, source: io::Error },
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    #[error(transparent)]
+    Upstreams(#[from] UpstreamsError),
+    #[error("cannot start: {0}")]
+    Start(#[from] io::Error),
+}
 
-impl ServeError {
-    /// What the process exits with.
-    pub fn exit_code(&self) -> u8 {
-        70
+fn in_use(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => ". Another program has this port: give another with --port",
+        io::ErrorKind::PermissionDenied => ". A port below 1024 needs a privilege: give another with --port",
+        _ => "",
     }
 }
 
-/// Runs until told to stop. `banner` goes to the standard output.
-pub fn serve(_settings: Settings, banner: String) -> Result<(), ServeError> {
-    print!("{banner}");
-    Err(ServeError)
+impl ServeError {
+    /// As of sysexits(3): 78 configuration, 75 try again later, 71 the system.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Store(OpenError::Locked { .. }) => 75,
+            Self::Store(OpenError::Io(_)) | Self::Start(_) | Self::Listen { .. } => 71,
+            Self::Store(_) | Self::Upstreams(_) | Self::Log { .. } => 78,
+        }
+    }
+}
+
+/// Serves until it is told to end. `banner` is printed once everything that can fail has not.
+pub fn serve(settings: Settings, banner: &str) -> Result<(), ServeError> {
+    let _log = log::start(&settings.log)?;
+    raise_open_files();
+    let listeners = bind(&settings)?;
+    let store = Arc::new(Store::open(&settings.image_path)?);
+    let via = format!("ociregistry-{}", store.id());
+    let upstreams = Upstreams::new(&settings, &format!("1.1 {via}"))?;
+
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let runtime = tokio::runtime::Builder::new_multi_thread().thread_name("pull").enable_all().build()?;
+    let rules = rules(&settings, &listeners);
+    let pull = Pull::new(settings, store.clone(), upstreams, runtime.handle().clone());
+    let (shut_down, shutdown) = watch::channel(false);
+    let responder = Arc::new(Responder { pull, rules, id: via });
+    let server = Server::start(responder, threads, shutdown.clone())?;
+
+    println!("{banner}");
+    let result = runtime.block_on(async {
+        tokio::spawn(store.clone().keep_times());
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let ending = async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            tracing::info!("server is ending");
+            let _ = shut_down.send(true);
+        };
+        tracing::info!("server is running");
+        let (accepted, ()) = tokio::join!(server.accept(listeners, shutdown), ending);
+        accepted
+    });
+    server.join();
+    // Downloads stop where they are; what is in `partial/` is resumed when it is asked for.
+    runtime.shutdown_background();
+    store.close();
+    result.map_err(ServeError::Start)
+}
+
+fn bind(settings: &Settings) -> Result<Vec<TcpListener>, ServeError> {
+    let listen = |address: &SocketAddr| {
+        let bind = || {
+            let socket = socket2::Socket::new(
+                socket2::Domain::for_address(*address),
+                socket2::Type::STREAM.nonblocking().cloexec(),
+                None,
+            )?;
+            socket.set_reuse_address(true)?;
+            if address.is_ipv6() {
+                // Otherwise `[::]` would take the IPv4 address of another entry.
+                socket.set_only_v6(true)?;
+            }
+            socket.bind(&(*address).into())?;
+            socket.listen(1024)?;
+            Ok(socket.into())
+        };
+        bind().map_err(|source| ServeError::Listen { address: *address, source })
+    };
+    settings.listen.iter().map(listen).collect()
+}
+
+/// What routing goes by: the registries we know, and the names by which requests may call ourselves.
+fn rules(settings: &Settings, listeners: &[TcpListener]) -> Rules {
+    let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+    let names = |address: SocketAddr| {
+        let port = address.port();
+        let local = ["localhost", "127.0.0.1", "[::1]"].map(|host| format!("{host}:{port}"));
+        let host = host.iter().map(move |host| format!("{host}:{port}"));
+        local.into_iter().chain(host).chain([address.to_string()])
+    };
+    let own = listeners.iter().filter_map(|listener| listener.local_addr().ok()).flat_map(names);
+    Rules {
+        default: settings.default_registry.clone(),
+        known: settings.registries.iter().map(|registry| registry.name.clone()).collect(),
+        own: own.filter_map(|name| name.parse::<Registry>().ok()).collect(),
+    }
+}
+
+/// Every connection and every file being read is a descriptor; the soft limit of 1,024 is for old programs.
+fn raise_open_files() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+    {
+        tracing::warn!(%error, "cannot raise the limit of open files above {soft}");
+    }
 }

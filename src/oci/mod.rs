@@ -10,7 +10,7 @@ mod media_type;
 mod name;
 mod platform;
 
-pub use digest::{Algorithm, Digest, Hasher};
+pub use digest::{Algorithm, Digest, Hasher, InvalidDigest};
 pub use error::{Code, ErrorBody};
 pub use manifest::{Descriptor, MAX_MANIFEST, Manifest};
 pub use media_type::{ACCEPT, Kind, MediaType};

@@ -1,0 +1,114 @@
+//! A response's body, fed to hyper piece by piece.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+
+use super::request_log::Entry;
+use crate::pull::{Chunk, PullError, Reader};
+
+type Waiting = Pin<Box<dyn Future<Output = (Reader, Option<PullError>)>>>;
+
+/// Bytes at hand, or a blob's reader.
+pub struct Body {
+    content: Content,
+    left: u64,
+    log: Option<Entry>,
+}
+
+enum Content {
+    Bytes(Bytes),
+    Reader(Reader),
+    Waiting(Waiting),
+    Over,
+}
+
+/// The body ends early, and with it the connection. Why is in the log.
+#[derive(Debug, thiserror::Error)]
+#[error("the body was cut short: {0}")]
+pub struct CutShort(PullError);
+
+impl Body {
+    pub fn bytes(bytes: Bytes) -> Self {
+        Self { left: bytes.len() as u64, content: Content::Bytes(bytes), log: None }
+    }
+
+    pub fn blob(reader: Reader, length: u64) -> Self {
+        Self { content: Content::Reader(reader), left: length, log: None }
+    }
+
+    /// Has the request's line written when the body is done with.
+    pub fn logged(mut self, entry: Option<Entry>) -> Self {
+        self.log = entry;
+        self
+    }
+
+    fn pass(&mut self, bytes: Bytes) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
+        self.left -= bytes.len() as u64;
+        if let Some(log) = &mut self.log {
+            log.bytes += bytes.len() as u64;
+        }
+        Poll::Ready(Some(Ok(Frame::data(bytes))))
+    }
+
+    fn cut(&mut self, error: PullError) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
+        self.content = Content::Over;
+        if let Some(log) = &mut self.log {
+            log.cut = Some(error.to_string());
+        }
+        Poll::Ready(Some(Err(CutShort(error))))
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = CutShort;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
+        loop {
+            match std::mem::replace(&mut self.content, Content::Over) {
+                Content::Over => return Poll::Ready(None),
+                Content::Bytes(bytes) if bytes.is_empty() => return Poll::Ready(None),
+                Content::Bytes(bytes) => return self.pass(bytes),
+                Content::Reader(mut reader) => match reader.next() {
+                    Chunk::Bytes(bytes) => {
+                        self.content = Content::Reader(reader);
+                        return self.pass(bytes);
+                    }
+                    Chunk::End => return Poll::Ready(None),
+                    Chunk::Cut(error) => return self.cut(error),
+                    Chunk::Later => self.content = Content::Waiting(Box::pin(reader.wait())),
+                },
+                Content::Waiting(mut waiting) => match waiting.as_mut().poll(context) {
+                    Poll::Pending => {
+                        self.content = Content::Waiting(waiting);
+                        return Poll::Pending;
+                    }
+                    Poll::Ready((_, Some(error))) => return self.cut(error),
+                    Poll::Ready((reader, None)) => self.content = Content::Reader(reader),
+                },
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
+    }
+}
+
+/// Nothing here can fail but a blob's reader.
+impl From<Infallible> for CutShort {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
+}

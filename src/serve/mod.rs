@@ -1,0 +1,16 @@
+//! HTTP in: listeners, routing, answers. It knows [`Pull`](crate::pull::Pull), and never an upstream.
+//!
+//! Connections are accepted in one place and dealt out in turn to one single-threaded runtime per core, where
+//! they stay.
+
+mod body;
+mod range;
+mod request_log;
+mod respond;
+mod route;
+mod server;
+mod socket;
+
+pub use respond::Responder;
+pub use route::Rules;
+pub use server::Server;

@@ -1,0 +1,273 @@
+//! From method, path, query and headers to a typed request. Pure; never panics, whatever comes.
+
+use std::borrow::Cow;
+
+use http::{HeaderMap, Method, Uri};
+use percent_encoding::percent_decode_str;
+
+use crate::oci::{Code, Digest, Image, Name, Reference, Registry};
+
+/// What is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// `/v2/`: is this a registry?
+    Base,
+    Manifest(Image),
+    Blob(Name, Digest),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    pub endpoint: Endpoint,
+    /// The registry as `ns` named it, to be said back in `OCI-Namespace`.
+    pub namespace: Option<Registry>,
+}
+
+/// A request that is not served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub status: u16,
+    pub code: Code,
+    pub message: String,
+}
+
+impl Refusal {
+    fn new(status: u16, code: Code, message: impl Into<String>) -> Self {
+        Self { status, code, message: message.into() }
+    }
+}
+
+/// What routing goes by besides the request.
+pub struct Rules {
+    /// The registry of a request that names none.
+    pub default: Option<Registry>,
+    /// Registries that are known as such: a first segment that is one of these is never a repository's.
+    pub known: Vec<Registry>,
+    /// Our own addresses: an `ns` that is one of these says nothing.
+    pub own: Vec<Registry>,
+}
+
+/// Where the registry of a request is looked for, in this order: `X-Registry`, `ns`, the path, the default.
+pub fn route(rules: &Rules, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<Route, Refusal> {
+    let path = decode(uri.path())?;
+    let Some(rest) = path.strip_prefix("/v2") else {
+        return Err(Refusal::new(404, Code::Unsupported, "no such page: everything here is under /v2/"));
+    };
+    if !matches!(*method, Method::GET | Method::HEAD) {
+        return Err(Refusal::new(
+            405,
+            Code::Unsupported,
+            format!("{method} is not supported: this registry is pull-only"),
+        ));
+    }
+    let named = named_registry(rules, uri, headers)?;
+    let namespace = named.clone().filter(|_| !headers.contains_key("x-registry"));
+    let route = |endpoint| Ok(Route { endpoint, namespace });
+    let rest = match rest.strip_prefix('/') {
+        Some(rest) if !rest.is_empty() => rest,
+        Some(_) => return route(Endpoint::Base),
+        None if rest.is_empty() => return route(Endpoint::Base),
+        None => {
+            return Err(Refusal::new(404, Code::Unsupported, "no such page: everything here is under /v2/"));
+        }
+    };
+    // From the right: a repository may well have a component `manifests`.
+    let parts = rest.rsplit_once('/').and_then(|(rest, last)| Some((rest.rsplit_once('/')?, last)));
+    match parts {
+        Some(((repository, "manifests"), reference)) => {
+            let name = name(rules, named, repository)?;
+            let reference = reference.parse::<Reference>().map_err(|error| {
+                let code = if reference.contains(':') { Code::DigestInvalid } else { Code::TagInvalid };
+                Refusal::new(400, code, error.to_string())
+            })?;
+            route(Endpoint::Manifest(Image { name, reference }))
+        }
+        Some(((repository, "blobs"), digest)) => {
+            let name = name(rules, named, repository)?;
+            let digest = digest.parse().map_err(|error: crate::oci::InvalidDigest| {
+                Refusal::new(400, Code::DigestInvalid, error.to_string())
+            })?;
+            route(Endpoint::Blob(name, digest))
+        }
+        _ => Err(Refusal::new(
+            404,
+            Code::Unsupported,
+            "not supported: want /v2/<name>/manifests/<reference> or /v2/<name>/blobs/<digest>",
+        )),
+    }
+}
+
+fn decode(text: &str) -> Result<Cow<'_, str>, Refusal> {
+    percent_decode_str(text)
+        .decode_utf8()
+        .map_err(|_| Refusal::new(400, Code::NameInvalid, "the path is not UTF-8"))
+}
+
+/// The registry that the header or the query names.
+fn named_registry(rules: &Rules, uri: &Uri, headers: &HeaderMap) -> Result<Option<Registry>, Refusal> {
+    let parse = |from: &str, text: &str| {
+        text.parse::<Registry>()
+            .map_err(|error| Refusal::new(400, Code::NameInvalid, format!("{from}: {error}")))
+    };
+    if let Some(header) = headers.get("x-registry") {
+        let text = header.to_str().unwrap_or("(not text)").trim();
+        return parse("header X-Registry", text).map(Some);
+    }
+    let Some(ns) = query(uri, "ns") else { return Ok(None) };
+    let ns = ns?;
+    if ns.is_empty() {
+        return Ok(None);
+    }
+    let registry = parse("query ns", &ns)?;
+    Ok(Some(registry).filter(|registry| !rules.own.contains(registry)))
+}
+
+/// The value of the first parameter of that name, if any.
+fn query<'a>(uri: &'a Uri, name: &str) -> Option<Result<Cow<'a, str>, Refusal>> {
+    let value = uri.query()?.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))?;
+    Some(decode(value))
+}
+
+/// Puts registry and repository together. Clients that name the registry elsewhere may have it in the path too.
+fn name(rules: &Rules, named: Option<Registry>, path: &str) -> Result<Name, Refusal> {
+    let invalid = |error: crate::oci::InvalidName| Refusal::new(400, Code::NameInvalid, error.to_string());
+    let in_path = path
+        .split_once('/')
+        .filter(|(first, _)| Registry::is_meant(first))
+        .and_then(|(first, repository)| Some((first, first.parse::<Registry>().ok()?, repository)));
+    let (registry, repository) = match (named, in_path) {
+        (Some(named), Some((_, in_path, repository))) if named == in_path => (named, repository),
+        (Some(named), Some((first, in_path, _))) => {
+            // `gcr.io/google.com/…`: a first component with a dot is no registry because of that.
+            if first.contains(':') || in_path.is_docker() || rules.known.contains(&in_path) {
+                let message = format!("the request names two registries: {named}, and {in_path} in the path");
+                return Err(Refusal::new(400, Code::NameInvalid, message));
+            }
+            (named, path)
+        }
+        (Some(named), None) => (named, path),
+        (None, Some((_, in_path, repository))) => (in_path, repository),
+        (None, None) => match &rules.default {
+            Some(default) => (default.clone(), path),
+            None => {
+                let message = "which registry? Say so with ?ns=<registry>, as /v2/<registry>/<repository>/…, \
+                    in a header X-Registry, or set default_ns";
+                return Err(Refusal::new(400, Code::NameInvalid, message));
+            }
+        },
+    };
+    Ok(Name::new(registry, repository.parse().map_err(invalid)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn rules() -> Rules {
+        Rules {
+            default: Some("docker.io".parse().unwrap()),
+            known: vec!["quay.io".parse().unwrap()],
+            own: vec!["localhost:8080".parse().unwrap()],
+        }
+    }
+
+    fn get(target: &str) -> Result<Route, Refusal> {
+        route(&rules(), &Method::GET, &target.parse().unwrap(), &HeaderMap::new())
+    }
+
+    fn asked(target: &str) -> String {
+        match get(target).unwrap_or_else(|refusal| panic!("{target}: {refusal:?}")).endpoint {
+            Endpoint::Base => "base".to_owned(),
+            Endpoint::Manifest(image) => image.to_string(),
+            Endpoint::Blob(name, digest) => format!("{name} {digest}"),
+        }
+    }
+
+    #[test]
+    fn the_base_is_there() {
+        assert_eq!(asked("/v2/"), "base");
+        assert_eq!(asked("/v2"), "base");
+        assert_eq!(asked("/v2/?ns=docker.io"), "base");
+    }
+
+    #[test]
+    fn a_registry_is_found_in_header_query_path_or_default() {
+        assert_eq!(asked("/v2/library/busybox/manifests/1?ns=docker.io"), "docker.io/library/busybox:1");
+        assert_eq!(asked("/v2/a/b/manifests/1?x=y&ns=reg.example%3A5000"), "reg.example:5000/a/b:1");
+        assert_eq!(asked("/v2/localhost:5000/a/manifests/1"), "localhost:5000/a:1");
+        assert_eq!(asked("/v2/registry.k8s.io/pause/manifests/3.9"), "registry.k8s.io/pause:3.9");
+        assert_eq!(asked("/v2/busybox/manifests/1"), "docker.io/library/busybox:1");
+        let mut headers = HeaderMap::new();
+        headers.insert("x-registry", "quay.io".parse().unwrap());
+        let uri = "/v2/a/manifests/1?ns=docker.io".parse().unwrap();
+        let Endpoint::Manifest(image) = route(&rules(), &Method::GET, &uri, &headers).unwrap().endpoint
+        else {
+            panic!()
+        };
+        assert_eq!(image.to_string(), "quay.io/a:1");
+    }
+
+    #[test]
+    fn the_same_registry_twice_is_one_and_two_different_ones_are_refused() {
+        assert_eq!(asked("/v2/quay.io/a/manifests/1?ns=quay.io"), "quay.io/a:1");
+        assert_eq!(asked("/v2/index.docker.io/a/b/manifests/1?ns=registry-1.docker.io"), "docker.io/a/b:1");
+        assert_eq!(get("/v2/quay.io/a/manifests/1?ns=docker.io").unwrap_err().status, 400);
+        assert_eq!(get("/v2/docker.io/a/manifests/1?ns=quay.io").unwrap_err().status, 400);
+        assert_eq!(get("/v2/a:5000/a/manifests/1?ns=quay.io").unwrap_err().status, 400);
+        assert_eq!(asked("/v2/google.com/a/b/manifests/1?ns=gcr.io"), "gcr.io/google.com/a/b:1");
+    }
+
+    #[test]
+    fn our_own_address_as_ns_is_ignored() {
+        assert_eq!(asked("/v2/quay.io/a/manifests/1?ns=localhost:8080"), "quay.io/a:1");
+    }
+
+    #[test]
+    fn without_a_default_a_name_is_asked_for() {
+        let rules = Rules { default: None, ..rules() };
+        let refusal = route(&rules, &Method::GET, &"/v2/a/manifests/1".parse().unwrap(), &HeaderMap::new())
+            .unwrap_err();
+        assert!(refusal.status == 400 && refusal.message.contains("?ns="), "{refusal:?}");
+    }
+
+    #[test]
+    fn repositories_of_any_depth_and_odd_names() {
+        assert_eq!(asked("/v2/quay.io/a/b/c/d/e/f/manifests/V1"), "quay.io/a/b/c/d/e/f:V1");
+        assert_eq!(asked("/v2/quay.io/manifests/blobs/manifests/tags"), "quay.io/manifests/blobs:tags");
+        let hex = "a".repeat(64);
+        assert_eq!(asked(&format!("/v2/quay.io/a/blobs/sha256%3A{hex}")), format!("quay.io/a sha256:{hex}"));
+    }
+
+    #[test]
+    fn writes_are_refused_and_so_is_nonsense() {
+        let put = route(&rules(), &Method::PUT, &"/v2/a/manifests/1".parse().unwrap(), &HeaderMap::new());
+        assert_eq!(put.unwrap_err().status, 405);
+        assert_eq!(get("/").unwrap_err().status, 404);
+        assert_eq!(get("/v2x/").unwrap_err().status, 404);
+        assert_eq!(get("/v2/a/manifests/-x").unwrap_err().code, Code::TagInvalid);
+        assert_eq!(get("/v2/a/manifests/sha256:x").unwrap_err().code, Code::DigestInvalid);
+        assert_eq!(get("/v2/a/blobs/x").unwrap_err().code, Code::DigestInvalid);
+        assert_eq!(get("/v2/../etc/manifests/x").unwrap_err().code, Code::NameInvalid);
+        assert_eq!(get("/v2/A/manifests/x").unwrap_err().code, Code::NameInvalid);
+        assert_eq!(get("/v2/a/manifests/x?ns=%2F").unwrap_err().code, Code::NameInvalid);
+        assert_eq!(get("/v2/a/manifests/%FF").unwrap_err().status, 400);
+    }
+
+    proptest! {
+        #[test]
+        fn any_target_is_routed_without_panic(path in "[ -~]{0,60}", query in "[ -~]{0,40}") {
+            if let Ok(uri) = format!("/v2/{path}?{query}").parse::<Uri>() {
+                let _ = route(&rules(), &Method::GET, &uri, &HeaderMap::new());
+            }
+        }
+
+        #[test]
+        fn what_is_printed_routes_back(repository in "[a-z0-9]{1,5}(/[a-z0-9]{1,5}){0,6}", tag in "[A-Za-z0-9_][A-Za-z0-9._-]{0,20}") {
+            let image: Image = format!("quay.io/{repository}:{tag}").parse().unwrap();
+            let target = format!("/v2/{}/{}/manifests/{}", image.name.registry, image.name.repository, image.reference);
+            prop_assert_eq!(get(&target).unwrap().endpoint, Endpoint::Manifest(image));
+        }
+    }
+}
