@@ -80,12 +80,20 @@ pub fn serve(settings: Settings, banner: &str) -> Result<(), ServeError> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let ending = async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
+            let mut told = async move || {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
+            };
+            told().await;
             tracing::info!("server is ending");
             let _ = shut_down.send(true);
+            // Told twice: at once. What is on disk survives that, as it survives a crash.
+            tokio::spawn(async move {
+                told().await;
+                std::process::exit(1);
+            });
         };
         tracing::info!("server is running");
         let (accepted, ()) = tokio::join!(server.accept(listeners, shutdown), ending);

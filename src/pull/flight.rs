@@ -192,8 +192,4 @@ impl Flights {
             map.remove(&flight.digest);
         }
     }
-
-    pub fn is_empty(&self) -> bool {
-        self.lock().is_empty()
-    }
 }

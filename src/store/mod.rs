@@ -29,6 +29,8 @@ mod open;
 mod partial;
 mod publish;
 mod record;
+#[cfg(test)]
+mod tests;
 mod touch;
 
 pub use cache::Store;

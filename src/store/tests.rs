@@ -1,0 +1,239 @@
+//! The store on a real folder.
+
+use std::fs;
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::*;
+use crate::oci::{Algorithm, Digest, Image, MediaType, Name};
+
+fn name() -> Name {
+    Name::new("quay.io".parse().unwrap(), "a/b".parse().unwrap())
+}
+
+fn image(reference: &str) -> Image {
+    Image { name: name(), reference: reference.parse().unwrap() }
+}
+
+fn digest(bytes: &[u8]) -> Digest {
+    Digest::of(Algorithm::Sha256, bytes)
+}
+
+fn large() -> Vec<u8> {
+    (0..3 << 20).map(|n: u32| n.wrapping_mul(2_654_435_761).to_le_bytes()[3]).collect()
+}
+
+fn record(bytes: &[u8]) -> Arc<Record> {
+    let media_type = MediaType::new(MediaType::OCI_IMAGE).unwrap();
+    Arc::new(Record::fetched_now(digest(bytes), media_type, bytes.len() as u64, false))
+}
+
+#[tokio::test]
+async fn a_blob_is_found_before_and_after_it_is_durable() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let bytes = b"a layer";
+    let mut partial = store.begin(digest(bytes)).unwrap();
+    partial.expect(&name(), Some(7)).unwrap();
+    partial.append(bytes).unwrap();
+    assert!(store.blob(&digest(bytes)).await.unwrap().is_none());
+    store.publish_blob(Arc::new(partial.finish().unwrap())).await;
+    assert_eq!(store.blob(&digest(bytes)).await.unwrap().unwrap().1, 7);
+    store.close();
+    let path = folder.path().join("blobs").join(digest(bytes).hex());
+    assert_eq!(fs::read(&path).unwrap(), bytes);
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
+    assert_eq!(fs::read_dir(folder.path().join("partial")).unwrap().count(), 0);
+    assert_eq!(store.blob(&digest(bytes)).await.unwrap().unwrap().1, 7);
+}
+
+#[test]
+fn wrong_bytes_are_never_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let mut partial = store.begin(digest(b"right")).unwrap();
+    partial.expect(&name(), None).unwrap();
+    partial.append(b"wrong").unwrap();
+    assert_eq!(partial.finish().unwrap_err().got, digest(b"wrong"));
+    assert_eq!(fs::read_dir(folder.path().join("partial")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_partial_blob_is_resumed_in_the_same_boot() {
+    let folder = tempfile::tempdir().unwrap();
+    let bytes = large();
+    {
+        let store = Store::open(folder.path()).unwrap();
+        let mut partial = store.begin(digest(&bytes)).unwrap();
+        partial.expect(&name(), Some(bytes.len() as u64)).unwrap();
+        partial.append(&bytes[..2 << 20]).unwrap();
+    }
+    let store = Store::open(folder.path()).unwrap();
+    let mut partial = store.begin(digest(&bytes)).unwrap();
+    assert_eq!((partial.length(), partial.size()), (2 << 20, Some(bytes.len() as u64)));
+    partial.append(&bytes[2 << 20..]).unwrap();
+    assert!(partial.finish().is_ok());
+}
+
+#[test]
+fn after_another_boot_only_the_known_prefix_counts() {
+    let folder = tempfile::tempdir().unwrap();
+    let bytes = large();
+    let partials = folder.path().join("partial");
+    {
+        let store = Store::open(folder.path()).unwrap();
+        let mut partial = store.begin(digest(&bytes)).unwrap();
+        partial.expect(&name(), Some(bytes.len() as u64)).unwrap();
+        partial.append(&bytes[..2 << 20]).unwrap();
+        // What a crash of the machine can leave behind the synced part.
+        partial.file().write_all_at(&[0; 100], 1 << 20).unwrap();
+    }
+    let sidecar = partials.join(format!("{}.json", digest(&bytes).hex()));
+    let mut json: serde_json::Value = serde_json::from_slice(&fs::read(&sidecar).unwrap()).unwrap();
+    json["boot"] = "another".into();
+    json["prefix"] = (1 << 20).into();
+    fs::write(&sidecar, json.to_string()).unwrap();
+
+    let store = Store::open(folder.path()).unwrap();
+    let mut partial = store.begin(digest(&bytes)).unwrap();
+    assert_eq!(partial.length(), 1 << 20);
+    partial.append(&bytes[1 << 20..]).unwrap();
+    assert!(partial.finish().is_ok());
+}
+
+#[test]
+fn without_a_sidecar_a_partial_blob_begins_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    fs::write(folder.path().join("partial").join(digest(b"x").hex()), b"leftover").unwrap();
+    assert_eq!(store.begin(digest(b"x")).unwrap().length(), 0);
+}
+
+#[tokio::test]
+async fn a_manifest_is_found_under_its_names_only_and_survives() {
+    let folder = tempfile::tempdir().unwrap();
+    let bytes = Bytes::from_static(b"{}");
+    let by_digest = image(&digest(&bytes).to_string());
+    {
+        let store = Store::open(folder.path()).unwrap();
+        let record = record(&bytes);
+        let names = vec![(by_digest.clone(), record.clone()), (image("v1"), record)];
+        store.publish_manifest(bytes.clone(), names).await;
+        assert!(store.reference(&image("v1")).await.is_some());
+        assert!(store.reference(&image("v2")).await.is_none());
+    }
+    let store = Store::open(folder.path()).unwrap();
+    let record = store.reference(&image("v1")).await.unwrap();
+    assert_eq!(store.manifest(&record.digest).await.unwrap(), bytes);
+    assert!(store.reference(&by_digest).await.is_some());
+    let other = Image { name: Name::new("ghcr.io".parse().unwrap(), "a/b".parse().unwrap()), ..by_digest };
+    assert!(store.reference(&other).await.is_none());
+    let tag = folder.path().join("refs/quay.io/a/b/_tags/v1");
+    let json: serde_json::Value = serde_json::from_slice(&fs::read(tag).unwrap()).unwrap();
+    assert_eq!(json["digest"], record.digest.to_string());
+    assert!(json["checked"].is_string() && json["fetched"].is_string() && json["size"] == 2);
+}
+
+#[tokio::test]
+async fn a_forgotten_tag_is_gone_for_good() {
+    let folder = tempfile::tempdir().unwrap();
+    {
+        let store = Store::open(folder.path()).unwrap();
+        let bytes = Bytes::from_static(b"{}");
+        store.publish_manifest(bytes.clone(), vec![(image("v1"), record(&bytes))]).await;
+        store.forget(&image("v1")).await;
+        assert!(store.reference(&image("v1")).await.is_none());
+    }
+    assert!(Store::open(folder.path()).unwrap().reference(&image("v1")).await.is_none());
+}
+
+#[tokio::test]
+async fn a_manifest_that_rotted_is_put_aside() {
+    let folder = tempfile::tempdir().unwrap();
+    let hex = digest(b"{}").hex();
+    {
+        let store = Store::open(folder.path()).unwrap();
+        let bytes = Bytes::from_static(b"{}");
+        store.publish_manifest(bytes.clone(), vec![(image("v1"), record(&bytes))]).await;
+    }
+    fs::write(folder.path().join("img").join(&hex), b"[]").unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    assert!(store.manifest(&digest(b"{}")).await.is_none());
+    assert!(!folder.path().join("img").join(&hex).exists());
+    assert!(folder.path().join("partial").join(format!("{hex}.bad")).exists());
+}
+
+#[tokio::test]
+async fn a_reference_that_cannot_be_read_is_a_miss() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let tags = folder.path().join("refs/quay.io/a/b/_tags");
+    fs::create_dir_all(&tags).unwrap();
+    fs::write(tags.join("v1"), b"{ half").unwrap();
+    assert!(store.reference(&image("v1")).await.is_none());
+}
+
+#[tokio::test]
+async fn hundreds_of_blobs_in_one_batch_are_all_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    for number in 0u32..500 {
+        let bytes = number.to_le_bytes();
+        let mut partial = store.begin(digest(&bytes)).unwrap();
+        partial.append(&bytes).unwrap();
+        store.publish_blob(Arc::new(partial.finish().unwrap())).await;
+    }
+    store.close();
+    for file in fs::read_dir(folder.path().join("blobs")).unwrap() {
+        let path = file.unwrap().path();
+        let hex = digest(&fs::read(&path).unwrap()).hex();
+        assert_eq!(path.file_name().unwrap().to_str(), Some(hex.as_str()));
+    }
+    assert_eq!(fs::read_dir(folder.path().join("blobs")).unwrap().count(), 500);
+    assert_eq!(fs::read_dir(folder.path().join("partial")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_folder_of_another_program_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("precious"), b"").unwrap();
+    assert!(matches!(Store::open(folder.path()), Err(OpenError::NotOurs(_))));
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_store_of_the_go_program_is_refused_and_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir_all(folder.path().join("lts")).unwrap();
+    fs::create_dir_all(folder.path().join("blobs")).unwrap();
+    assert!(matches!(Store::open(folder.path()), Err(OpenError::Legacy(_))));
+}
+
+#[test]
+fn a_version_of_the_future_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("store.json"), b"{\"version\":2}").unwrap();
+    assert!(matches!(Store::open(folder.path()), Err(OpenError::Version { found: 2, .. })));
+}
+
+#[test]
+fn what_a_crash_left_behind_is_swept() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(Store::open(folder.path()).unwrap());
+    let left = folder.path().join("partial/new-7");
+    fs::write(&left, b"").unwrap();
+    drop(Store::open(folder.path()).unwrap());
+    assert!(!left.exists());
+}
+
+#[test]
+fn two_processes_do_not_write_to_one_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let Err(OpenError::Locked { holder, .. }) = Store::open(folder.path()) else { panic!("opened twice") };
+    assert_eq!(holder, std::process::id().to_string());
+    drop(store);
+    assert!(Store::open(folder.path()).is_ok());
+}
