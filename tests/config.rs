@@ -18,10 +18,7 @@ impl File {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("c.toml");
         std::fs::write(&path, text).unwrap();
-        Self {
-            _folder: folder,
-            path,
-        }
+        Self { _folder: folder, path }
     }
 
     fn run(&self, args: &[&str]) -> Output {
@@ -64,10 +61,7 @@ fn an_unknown_key_is_refused_with_its_line_and_the_nearest_one() {
     for command in [&["serve"][..], &["config", "check"], &["config", "show"]] {
         let output = file.run(command);
         assert_eq!(output.status.code(), Some(78));
-        assert_eq!(
-            err(&output).trim_end(),
-            file.place("2: prot: unknown key; did you mean `port`?")
-        );
+        assert_eq!(err(&output).trim_end(), file.place("2: prot: unknown key; did you mean `port`?"));
         assert_eq!(out(&output), "");
     }
 }
@@ -75,10 +69,7 @@ fn an_unknown_key_is_refused_with_its_line_and_the_nearest_one() {
 #[test]
 fn wrong_types_and_values_say_what_is_wanted() {
     for (text, message) in [
-        (
-            "port = \"5000\"",
-            "1: port: found \"5000\", want a port, 1 to 65535",
-        ),
+        ("port = \"5000\"", "1: port: found \"5000\", want a port, 1 to 65535"),
         ("port = 0", "1: port: found 0, want a port, 1 to 65535"),
         (
             "host = \"example.com\"",
@@ -108,43 +99,23 @@ fn what_is_not_built_is_refused() {
     ] {
         let output = File::new(text).run(&["serve"]);
         assert_eq!(output.status.code(), Some(78), "{text}");
-        assert!(
-            err(&output).contains("not supported yet"),
-            "{text}: {}",
-            err(&output)
-        );
+        assert!(err(&output).contains("not supported yet"), "{text}: {}", err(&output));
     }
     let file = File::new("");
-    for option in [
-        "--health=9090",
-        "--metrics=9091",
-        "--preload-images=/a",
-        "--hello-world",
-    ] {
+    for option in ["--health=9090", "--metrics=9091", "--preload-images=/a", "--hello-world"] {
         let output = file.run(&["serve", option]);
         assert_eq!(output.status.code(), Some(78), "{option}");
         let name = option.split('=').next().unwrap();
-        assert!(
-            err(&output).starts_with(&format!("{name}: not supported yet")),
-            "{}",
-            err(&output)
-        );
+        assert!(err(&output).starts_with(&format!("{name}: not supported yet")), "{}", err(&output));
     }
-    assert!(
-        file.run(&["config", "check", "--hello-world=false"])
-            .status
-            .success()
-    );
+    assert!(file.run(&["config", "check", "--hello-world=false"]).status.success());
 }
 
 #[test]
 fn the_command_line_counts_more_than_the_file_and_the_file_than_the_default() {
     let file = File::new("port = 5000\nair_gapped = true\n");
     let shown = file.shown(&[]);
-    assert!(
-        shown.contains(&format!("port = 5000  # {}\n", file.place("1"))),
-        "{shown}"
-    );
+    assert!(shown.contains(&format!("port = 5000  # {}\n", file.place("1"))), "{shown}");
     assert!(shown.contains("host = \"127.0.0.1\"  # default\n"), "{shown}");
     let shown = file.shown(&["--port", "5001", "--air-gapped=false"]);
     assert!(shown.contains("port = 5001  # --port\n"), "{shown}");
@@ -165,16 +136,8 @@ fn what_is_shown_is_a_configuration() {
 fn global_options_stand_before_or_after_the_subcommand() {
     let file = File::new("");
     let path = file.path.to_str().unwrap();
-    let options = [
-        "--config-file",
-        path,
-        "--log-level",
-        "debug",
-        "--image-path",
-        "/images",
-        "--log-file",
-        "/log",
-    ];
+    let options =
+        ["--config-file", path, "--log-level", "debug", "--image-path", "/images", "--log-file", "/log"];
     let (config, show) = (["config"], ["show"]);
     let orders = [
         [&options[..], &config, &show].concat(),
@@ -190,11 +153,7 @@ fn global_options_stand_before_or_after_the_subcommand() {
             "image_path = \"/images\"  # --image-path",
             "log_file = \"/log\"  # --log-file",
         ] {
-            assert!(
-                out(&output).lines().any(|l| l == line),
-                "{order:?}\n{}",
-                out(&output)
-            );
+            assert!(out(&output).lines().any(|l| l == line), "{order:?}\n{}", out(&output));
         }
     }
 }
@@ -210,9 +169,8 @@ fn secrets_are_not_shown() {
         format!("auth.token_file = \"{}/token\"", folder.path().display()),
     ];
     for entry in entries {
-        let file = File::new(&format!(
-            "proxy = \"http://me:hunter2@p:1\"\n[[registries]]\nname = \"a.b\"\n{entry}"
-        ));
+        let file =
+            File::new(&format!("proxy = \"http://me:hunter2@p:1\"\n[[registries]]\nname = \"a.b\"\n{entry}"));
         let output = ociregistry()
             .args(["config", "show", "--config-file"])
             .arg(&file.path)
@@ -239,11 +197,7 @@ fn a_secret_that_is_not_there_is_an_error() {
         let file = File::new(&format!("[[registries]]\nname = \"a.b\"\n{entry}"));
         let output = file.run(&["config", "check"]);
         assert_eq!(output.status.code(), Some(78), "{entry}");
-        assert!(
-            err(&output).starts_with(&file.place("3: registries[0].auth.token_")),
-            "{}",
-            err(&output)
-        );
+        assert!(err(&output).starts_with(&file.place("3: registries[0].auth.token_")), "{}", err(&output));
     }
 }
 
@@ -284,7 +238,6 @@ fn version_says_version_and_build_date() {
     let output = run(&["version"]);
     let line = out(&output);
     let date =
-        line.trim_end()
-            .strip_prefix(concat!("Version: ", env!("CARGO_PKG_VERSION"), ", build date: "));
+        line.trim_end().strip_prefix(concat!("Version: ", env!("CARGO_PKG_VERSION"), ", build date: "));
     assert!(date.unwrap().parse::<jiff::Timestamp>().is_ok(), "{line}");
 }

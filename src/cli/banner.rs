@@ -18,10 +18,7 @@ pub fn banner(settings: &Settings) -> String {
         RULE.to_owned(),
         "OCI Registry: pull-only, pull-through, caching OCI Distribution Server".to_owned(),
         version::line(),
-        format!(
-            "Started: {} (port {port})",
-            ZonedDateTime::now().strftime("%Y-%m-%d %H:%M:%S%.9f %z %Z")
-        ),
+        format!("Started: {} (port {port})", ZonedDateTime::now().strftime("%Y-%m-%d %H:%M:%S%.9f %z %Z")),
         format!("Listening on: {}", listen.join(", ")),
         format!("Running as (uid:gid) {}:{}", getuid(), getgid()),
         format!("Process id: {}", std::process::id()),
@@ -55,15 +52,8 @@ mod tests {
 
     #[test]
     fn a_command_line_can_be_typed_again() {
-        let args = [
-            "bin/ociregistry",
-            "--image-path",
-            "/tmp/my images",
-            "--os",
-            "",
-            "it's",
-        ]
-        .map(OsString::from);
+        let args =
+            ["bin/ociregistry", "--image-path", "/tmp/my images", "--os", "", "it's"].map(OsString::from);
         assert_eq!(
             command_line(args.into_iter()),
             r"bin/ociregistry --image-path '/tmp/my images' --os '' 'it'\''s'"

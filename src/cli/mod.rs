@@ -69,12 +69,7 @@ impl GlobalOptions {
     fn load(&self, mut overrides: Vec<Override>) -> Result<Configuration, ConfigError> {
         let path = |text: &Option<String>| text.as_deref().map(absolute);
         add(&mut overrides, "log_level", "--log-level", self.log_level.clone());
-        add(
-            &mut overrides,
-            "image_path",
-            "--image-path",
-            path(&self.image_path),
-        );
+        add(&mut overrides, "image_path", "--image-path", path(&self.image_path));
         add(&mut overrides, "log_file", "--log-file", path(&self.log_file));
         Configuration::load(self.config_file.as_deref(), &overrides)
     }
@@ -126,9 +121,7 @@ impl Error {
 
 fn print(text: &str) -> Result<(), Error> {
     let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())
-        .and_then(|()| out.flush())
-        .map_err(Error::Output)
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Error::Output)
 }
 
 #[cfg(test)]

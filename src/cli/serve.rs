@@ -76,28 +76,13 @@ impl ServeOptions {
         add(&mut overrides, "host", "--host", self.host);
         add(&mut overrides, "os", "--os", self.os);
         add(&mut overrides, "arch", "--arch", self.arch);
-        add(
-            &mut overrides,
-            "pull_timeout",
-            "--pull-timeout",
-            self.pull_timeout,
-        );
-        add(
-            &mut overrides,
-            "always_pull_latest",
-            "--always-pull-latest",
-            self.always_pull_latest,
-        );
+        add(&mut overrides, "pull_timeout", "--pull-timeout", self.pull_timeout);
+        add(&mut overrides, "always_pull_latest", "--always-pull-latest", self.always_pull_latest);
         add(&mut overrides, "air_gapped", "--air-gapped", self.air_gapped);
         add(&mut overrides, "default_ns", "--default-ns", self.default_ns);
         add(&mut overrides, "health", "--health", self.health);
         add(&mut overrides, "metrics", "--metrics", self.metrics);
-        add(
-            &mut overrides,
-            "preload_images",
-            "--preload-images",
-            self.preload_images,
-        );
+        add(&mut overrides, "preload_images", "--preload-images", self.preload_images);
         add(&mut overrides, "hello_world", "--hello-world", self.hello_world);
         overrides
     }

@@ -14,12 +14,7 @@ pub const HOST: Kind<IpAddr> = Kind::new(
     "an IP address of this host, or localhost (other names are not looked up)",
     |value| match value.text()? {
         "localhost" => Some(Ipv4Addr::LOCALHOST.into()),
-        text => text
-            .strip_prefix('[')
-            .and_then(|t| t.strip_suffix(']'))
-            .unwrap_or(text)
-            .parse()
-            .ok(),
+        text => text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text).parse().ok(),
     },
 );
 
@@ -45,13 +40,9 @@ pub const LISTEN: Kind<Listen> = Kind::new(
 );
 
 fn tcp(text: &str) -> Option<SocketAddr> {
-    let text = text
-        .strip_prefix("localhost:")
-        .map(|port| format!("127.0.0.1:{port}"))
-        .unwrap_or(text.to_owned());
-    text.parse()
-        .ok()
-        .filter(|address: &SocketAddr| address.port() > 0)
+    let text =
+        text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}")).unwrap_or(text.to_owned());
+    text.parse().ok().filter(|address: &SocketAddr| address.port() > 0)
 }
 
 /// A side door: off, on the main host, or on an address of its own.
@@ -76,39 +67,34 @@ pub const TCP: Kind<Option<SocketAddr>> =
         text => tcp(text).map(Some),
     });
 
-pub const NETWORK: Kind<IpNet> = Kind::new("a network such as \"10.0.0.0/8\", or an address", |value| {
-    network(value.text()?)
-});
+pub const NETWORK: Kind<IpNet> =
+    Kind::new("a network such as \"10.0.0.0/8\", or an address", |value| network(value.text()?));
 
 fn network(text: &str) -> Option<IpNet> {
-    text.parse()
-        .ok()
-        .or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+    text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
 }
 
 /// Where a proxy is not used.
-pub const NO_PROXY: Kind<String> = Kind::new(
-    "a host, a domain such as \".example.com\", an address or a network",
-    |value| {
+pub const NO_PROXY: Kind<String> =
+    Kind::new("a host, a domain such as \".example.com\", an address or a network", |value| {
         let text = value.text()?;
         let host = || {
             text.strip_prefix('.').unwrap_or(text).parse::<Registry>().is_ok() && !text.contains([':', '['])
         };
         (network(text).is_some() || host()).then(|| text.to_owned())
-    },
-);
+    });
 
 /// Empty where there is none.
-pub const URL: Kind<Option<Url>> = Kind::new(
-    "a URL such as \"https://host/prefix\": http or https, no user, no query; or \"\"",
-    |value| match value.text()? {
-        "" => Some(None),
-        text => url(text, &["http", "https"])
-            .filter(|url| url.username().is_empty() && url.password().is_none())
-            .map(Some),
-    },
-)
-.shown(Shown::WithoutUserinfo);
+pub const URL: Kind<Option<Url>> =
+    Kind::new("a URL such as \"https://host/prefix\": http or https, no user, no query; or \"\"", |value| {
+        match value.text()? {
+            "" => Some(None),
+            text => url(text, &["http", "https"])
+                .filter(|url| url.username().is_empty() && url.password().is_none())
+                .map(Some),
+        }
+    })
+    .shown(Shown::WithoutUserinfo);
 
 /// Empty where there is none.
 pub const PROXY: Kind<Option<String>> = Kind::new(
@@ -125,10 +111,7 @@ pub const PROXY: Kind<Option<String>> = Kind::new(
 /// Without a slash at its end, unless that is all of its path.
 fn url(text: &str, schemes: &[&str]) -> Option<Url> {
     // The parser would guess at a missing `//`, and drop line breaks.
-    if !schemes.iter().any(|scheme| {
-        text.strip_prefix(scheme)
-            .is_some_and(|rest| rest.starts_with("://"))
-    }) {
+    if !schemes.iter().any(|scheme| text.strip_prefix(scheme).is_some_and(|rest| rest.starts_with("://"))) {
         return None;
     }
     let mut url = Url::parse(text).ok()?;
@@ -189,12 +172,7 @@ mod tests {
 
     #[test]
     fn proxies() {
-        for text in [
-            "http://u:p@proxy:3128",
-            "socks5://127.0.0.1:1080",
-            "socks5h://p:1",
-            "",
-        ] {
+        for text in ["http://u:p@proxy:3128", "socks5://127.0.0.1:1080", "socks5h://p:1", ""] {
             assert!(read(PROXY, text).is_some(), "{text}");
         }
         for text in ["proxy:3128", "http://proxy/path", "socks9://p:1"] {

@@ -39,11 +39,7 @@ pub fn read(keys: &mut Keys) -> Option<Settings> {
         image_path: image_path?,
         listen: listen?,
         default_registry: default_registry?,
-        log: Log {
-            level: level?,
-            file: file?,
-            format: format?,
-        },
+        log: Log { level: level?, file: file?, format: format? },
         platform: Platform { os: os?, arch: arch? },
         pull_timeout: pull_timeout?,
         air_gapped: air_gapped?,
@@ -88,16 +84,10 @@ fn proxy(keys: &mut Keys) -> Option<Proxy> {
     let url = keys.read("proxy", "", &PROXY);
     let except = keys.list("no_proxy", &NO_PROXY);
     match (url?, except?) {
-        (Some(url), except) => Some(Proxy::Explicit {
-            url: Secret::new(url),
-            except,
-        }),
+        (Some(url), except) => Some(Proxy::Explicit { url: Secret::new(url), except }),
         (None, except) if except.is_empty() => Some(Proxy::Environment),
         (None, _) => {
-            keys.refuse(
-                "no_proxy",
-                "has no meaning without proxy; beside HTTPS_PROXY, set NO_PROXY",
-            );
+            keys.refuse("no_proxy", "has no meaning without proxy; beside HTTPS_PROXY, set NO_PROXY");
             None
         }
     }
@@ -110,11 +100,7 @@ fn check_trust(keys: &mut Keys, settings: &Settings) {
     let address = settings.listen.iter().find(open);
     let entry = settings.registries.iter().find(with_credentials);
     if let (Some(address), Some(entry)) = (address, entry) {
-        let key = if settings.listen.first() == Some(address) {
-            "host"
-        } else {
-            "listen"
-        };
+        let key = if settings.listen.first() == Some(address) { "host" } else { "listen" };
         keys.refuse(
             key,
             &format!(

@@ -18,24 +18,14 @@ pub struct Findings {
 
 impl Findings {
     pub fn new(path: Option<PathBuf>) -> Self {
-        let in_force = InForce {
-            path,
-            lines: Vec::new(),
-        };
-        Self {
-            in_force,
-            problems: Vec::new(),
-        }
+        let in_force = InForce { path, lines: Vec::new() };
+        Self { in_force, problems: Vec::new() }
     }
 
     pub fn problem(&mut self, origin: Origin, key: String, what: String) {
         let place = origin.place(self.in_force.path.as_deref());
         // The option's name says it already.
-        let key = if matches!(origin, Origin::Option(_)) {
-            String::new()
-        } else {
-            key
-        };
+        let key = if matches!(origin, Origin::Option(_)) { String::new() } else { key };
         self.problems.push((origin, Problem { place, key, what }));
     }
 
@@ -96,8 +86,7 @@ impl<'a> Keys<'a> {
         if self.is_given(key) {
             self.read(key, default, kind)
         } else {
-            self.value(key, Some((default.into(), Origin::Default)), kind)
-                .map(|(value, ..)| value)
+            self.value(key, Some((default.into(), Origin::Default)), kind).map(|(value, ..)| value)
         }
     }
 
@@ -111,8 +100,7 @@ impl<'a> Keys<'a> {
     pub fn require<T>(&mut self, key: &str, kind: &Kind<T>) -> Option<T> {
         if self.table.get(key).is_none() {
             let what = format!("missing, want {}", kind.want);
-            self.findings
-                .problem(Origin::File(self.table.line), format!("{}{key}", self.path), what);
+            self.findings.problem(Origin::File(self.table.line), format!("{}{key}", self.path), what);
         }
         self.read_and_show(key, None, kind)
     }
@@ -130,19 +118,13 @@ impl<'a> Keys<'a> {
         let off = (kind.read)(&default);
         let read = self.value(key, Some((default.clone(), Origin::Default)), kind);
         if read.is_some_and(|(value, ..)| Some(value) != off) {
-            self.refuse(
-                key,
-                &format!("not supported yet, leave it at {}", default.to_toml()),
-            );
+            self.refuse(key, &format!("not supported yet, leave it at {}", default.to_toml()));
         }
     }
 
     /// The same for a list, which has to be empty.
     pub fn not_yet_list<T>(&mut self, key: &str, kind: &Kind<T>) {
-        if self
-            .items(key, kind)
-            .is_some_and(|(values, ..)| !values.is_empty())
-        {
+        if self.items(key, kind).is_some_and(|(values, ..)| !values.is_empty()) {
             self.refuse(key, "not supported yet, leave it at []");
         }
     }
@@ -150,10 +132,7 @@ impl<'a> Keys<'a> {
     /// A table in this one; empty when it is not given.
     pub fn table<R>(&mut self, key: &'static str, read: impl FnOnce(&mut Keys) -> R) -> R {
         self.known.push(key.to_owned());
-        let empty = Table {
-            line: self.table.line,
-            entries: Vec::new(),
-        };
+        let empty = Table { line: self.table.line, entries: Vec::new() };
         let table = match self.table.get(key) {
             Some(entry) => match &entry.value {
                 Value::Table(table) => table,
@@ -182,13 +161,7 @@ impl<'a> Keys<'a> {
             return Vec::new();
         };
         let Value::List(items) = &entry.value else {
-            self.refuse(
-                key,
-                &format!(
-                    "found {}, want a list of tables: [[{key}]]",
-                    entry.value.type_name()
-                ),
-            );
+            self.refuse(key, &format!("found {}, want a list of tables: [[{key}]]", entry.value.type_name()));
             return Vec::new();
         };
         let mut results = Vec::new();
@@ -224,16 +197,11 @@ impl<'a> Keys<'a> {
             Origin::Default => Origin::File(self.table.line),
             given => given,
         };
-        self.findings
-            .problem(origin, format!("{}{key}", self.path), what.to_owned());
+        self.findings.problem(origin, format!("{}{key}", self.path), what.to_owned());
     }
 
     fn origin(&self, key: &str) -> Origin {
-        let option = self
-            .overrides
-            .iter()
-            .find(|o| o.key == key)
-            .map(|o| Origin::Option(o.option));
+        let option = self.overrides.iter().find(|o| o.key == key).map(|o| Origin::Option(o.option));
         let line = self.table.get(key).map(|entry| Origin::File(entry.line));
         option.or(line).unwrap_or(Origin::Default)
     }
@@ -246,10 +214,7 @@ impl<'a> Keys<'a> {
 
     fn show(&mut self, key: &str, value: Value, origin: Origin) {
         let key = format!("{}{key}", self.prefix);
-        self.findings
-            .in_force
-            .lines
-            .push(Line::Key { key, value, origin });
+        self.findings.in_force.lines.push(Line::Key { key, value, origin });
     }
 
     /// Default, file and command line are all checked; the last of them counts.
@@ -260,13 +225,8 @@ impl<'a> Keys<'a> {
         kind: &Kind<T>,
     ) -> Option<(T, Value, Origin)> {
         self.known.push(key.to_owned());
-        let file = self
-            .table
-            .get(key)
-            .map(|entry| (entry.value.clone(), Origin::File(entry.line)));
-        let like = default
-            .as_ref()
-            .map_or_else(|| "".into(), |(value, _)| value.clone());
+        let file = self.table.get(key).map(|entry| (entry.value.clone(), Origin::File(entry.line)));
+        let like = default.as_ref().map_or_else(|| "".into(), |(value, _)| value.clone());
         let option = self
             .overrides
             .iter()
@@ -279,8 +239,7 @@ impl<'a> Keys<'a> {
             last = (kind.read)(&raw).map(|value| (value, raw.clone(), origin));
             if last.is_none() {
                 sound = false;
-                self.findings
-                    .problem(origin, format!("{}{key}", self.path), mismatch(&raw, kind));
+                self.findings.problem(origin, format!("{}{key}", self.path), mismatch(&raw, kind));
             }
         }
         last.filter(|_| sound)
@@ -294,11 +253,7 @@ impl<'a> Keys<'a> {
         let Value::List(items) = &entry.value else {
             self.refuse(
                 key,
-                &format!(
-                    "found {}, want a list, each item {}",
-                    entry.value.type_name(),
-                    kind.want
-                ),
+                &format!("found {}, want a list, each item {}", entry.value.type_name(), kind.want),
             );
             return None;
         };
@@ -308,15 +263,11 @@ impl<'a> Keys<'a> {
                 Some(value) => values.push(value),
                 None => {
                     let path = format!("{}{key}[{index}]", self.path);
-                    self.findings
-                        .problem(Origin::File(*line), path, mismatch(value, kind));
+                    self.findings.problem(Origin::File(*line), path, mismatch(value, kind));
                 }
             }
         }
-        let shown = |item: &Item| Item {
-            line: item.line,
-            value: kind.shown.of(&item.value),
-        };
+        let shown = |item: &Item| Item { line: item.line, value: kind.shown.of(&item.value) };
         let shown = Value::List(items.iter().map(shown).collect());
         (values.len() == items.len()).then_some((values, shown, Origin::File(entry.line)))
     }
@@ -334,17 +285,9 @@ impl<'a> Keys<'a> {
                 format!("unknown key{}", hint.unwrap_or_default())
             };
             // A key is free text: quoted where it is not a plain word.
-            let plain = entry
-                .key
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
-            let key = if plain {
-                entry.key.clone()
-            } else {
-                format!("{:?}", entry.key)
-            };
-            self.findings
-                .problem(Origin::File(entry.line), format!("{}{key}", self.path), what);
+            let plain = entry.key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+            let key = if plain { entry.key.clone() } else { format!("{:?}", entry.key) };
+            self.findings.problem(Origin::File(entry.line), format!("{}{key}", self.path), what);
         }
     }
 }

@@ -28,11 +28,7 @@ pub enum Shown {
 
 impl<T> Kind<T> {
     pub const fn new(want: &'static str, read: fn(&Value) -> Option<T>) -> Self {
-        Self {
-            want,
-            read,
-            shown: Shown::All,
-        }
+        Self { want, read, shown: Shown::All }
     }
 
     pub const fn shown(self, shown: Shown) -> Self {
@@ -55,9 +51,7 @@ fn without_userinfo(text: &str) -> String {
     let (before, after) = text.rsplit_once('@').map_or(("", text), |(b, a)| (b, a));
     let scheme = before.split_once("://").map(|(scheme, _)| format!("{scheme}://"));
     let user = if before.is_empty() { "" } else { "(secret)@" };
-    let (place, query) = after
-        .split_once('?')
-        .map_or((after, ""), |(p, _)| (p, "?(secret)"));
+    let (place, query) = after.split_once('?').map_or((after, ""), |(p, _)| (p, "?(secret)"));
     format!("{}{user}{place}{query}", scheme.unwrap_or_default())
 }
 
@@ -100,21 +94,17 @@ pub const NAME: Kind<Option<String>> = Kind::new("a name without / and =", |valu
     name => Some(Some(name.to_owned())),
 });
 
-pub const PULL_TIMEOUT: Kind<Duration> = Kind::new(
-    "milliseconds, or a duration such as \"30s\"; more than 0",
-    |value| {
+pub const PULL_TIMEOUT: Kind<Duration> =
+    Kind::new("milliseconds, or a duration such as \"30s\"; more than 0", |value| {
         let duration = match value {
             Value::Integer(ms) => units::duration(&format!("{ms}ms"))?,
             _ => units::duration(value.text()?)?,
         };
         (!duration.is_zero()).then_some(duration)
-    },
-);
+    });
 
-pub const DURATION: Kind<Duration> = Kind::new(
-    "a duration such as \"300ms\", \"30s\", \"10m\", \"1h\", \"7d\", or 0",
-    duration,
-);
+pub const DURATION: Kind<Duration> =
+    Kind::new("a duration such as \"300ms\", \"30s\", \"10m\", \"1h\", \"7d\", or 0", duration);
 
 fn duration(value: &Value) -> Option<Duration> {
     match value {
@@ -124,13 +114,11 @@ fn duration(value: &Value) -> Option<Duration> {
 }
 
 /// Empty where there is none.
-pub const PERIOD: Kind<Option<Duration>> = Kind::new(
-    "a duration such as \"1h\" or \"7d\", or \"\"",
-    |value| match value.text()? {
+pub const PERIOD: Kind<Option<Duration>> =
+    Kind::new("a duration such as \"1h\" or \"7d\", or \"\"", |value| match value.text()? {
         "" => Some(None),
         text => units::duration(text).map(Some),
-    },
-);
+    });
 
 pub const AGE: Kind<Age> = Kind::new(
     "a duration such as \"30s\", \"10m\", \"1h\", \"7d\", or 0, or \"forever\"",
@@ -140,20 +128,17 @@ pub const AGE: Kind<Age> = Kind::new(
     },
 );
 
-pub const ABANDONED: Kind<Abandoned> = Kind::new("\"finish\", or a duration such as \"1m\"", |value| {
-    match value.text() {
+pub const ABANDONED: Kind<Abandoned> =
+    Kind::new("\"finish\", or a duration such as \"1m\"", |value| match value.text() {
         Some("finish") => Some(Abandoned::Finish),
         _ => duration(value).map(Abandoned::PauseAfter),
-    }
-});
+    });
 
-pub const SIZE: Kind<u64> = Kind::new(
-    "bytes, or a size such as \"500MB\" or \"50GiB\"",
-    |value| match value {
+pub const SIZE: Kind<u64> =
+    Kind::new("bytes, or a size such as \"500MB\" or \"50GiB\"", |value| match value {
         Value::Integer(bytes) => (*bytes).try_into().ok(),
         _ => units::size(value.text()?),
-    },
-);
+    });
 
 /// A part of a file system.
 #[derive(Debug, PartialEq)]
@@ -163,24 +148,16 @@ pub enum Share {
     Percent(u64),
 }
 
-pub const SHARE: Kind<Share> = Kind::new(
-    "a size such as \"50GiB\" or \"15%\", or \"\"",
-    |value| match value.text()? {
+pub const SHARE: Kind<Share> =
+    Kind::new("a size such as \"50GiB\" or \"15%\", or \"\"", |value| match value.text()? {
         "" => Some(Share::None),
-        text => units::percent(text)
-            .map(Share::Percent)
-            .or_else(|| units::size(text).map(Share::Bytes)),
-    },
-);
+        text => units::percent(text).map(Share::Percent).or_else(|| units::size(text).map(Share::Bytes)),
+    });
 
-pub const COUNT: Kind<u64> = Kind::new("a whole number, 0 or more", |value| {
-    value.integer()?.try_into().ok()
-});
+pub const COUNT: Kind<u64> = Kind::new("a whole number, 0 or more", |value| value.integer()?.try_into().ok());
 
 pub const CONNECTIONS: Kind<usize> = Kind::new("a number, 1 to 1000", |value| {
-    usize::try_from(value.integer()?)
-        .ok()
-        .filter(|number| (1..=1000).contains(number))
+    usize::try_from(value.integer()?).ok().filter(|number| (1..=1000).contains(number))
 });
 
 pub const LOG_LEVEL: Kind<LevelFilter> = Kind::new("\"debug\", \"info\", \"warn\" or \"error\"", |value| {
@@ -200,14 +177,13 @@ pub const LOG_FORMAT: Kind<LogFormat> =
         _ => None,
     });
 
-pub const PREFETCH: Kind<Prefetch> = Kind::new("\"none\", \"image\" or \"platform\"", |value| {
-    match value.text()? {
+pub const PREFETCH: Kind<Prefetch> =
+    Kind::new("\"none\", \"image\" or \"platform\"", |value| match value.text()? {
         "none" => Some(Prefetch::None),
         "image" => Some(Prefetch::Image),
         "platform" => Some(Prefetch::Platform),
         _ => None,
-    }
-});
+    });
 
 pub const SCHEME: Kind<Scheme> = Kind::new("\"https\" or \"http\"", |value| match value.text()? {
     "https" => Some(Scheme::Https),
@@ -224,11 +200,9 @@ pub const PLATFORM: Kind<String> = Kind::new("a name such as linux, amd64 or arm
 
 /// Empty where there is none.
 pub const REGISTRY: Kind<Option<Registry>> =
-    Kind::new("a registry such as \"docker.io\", or \"\"", |value| {
-        match value.text()? {
-            "" => Some(None),
-            text => text.parse().ok().map(Some),
-        }
+    Kind::new("a registry such as \"docker.io\", or \"\"", |value| match value.text()? {
+        "" => Some(None),
+        text => text.parse().ok().map(Some),
     });
 
 pub const REGISTRY_PATTERN: Kind<RegistryPattern> = Kind::new(
@@ -237,13 +211,11 @@ pub const REGISTRY_PATTERN: Kind<RegistryPattern> = Kind::new(
 );
 
 /// A glob over `registry/repository`.
-pub const GLOB: Kind<String> = Kind::new(
-    "a pattern such as \"docker.io/library/*\" or \"quay.io/**\"",
-    |value| {
+pub const GLOB: Kind<String> =
+    Kind::new("a pattern such as \"docker.io/library/*\" or \"quay.io/**\"", |value| {
         let valid = |text: &&str| !text.is_empty() && globset::Glob::new(text).is_ok();
         value.text().filter(valid).map(str::to_owned)
-    },
-);
+    });
 
 #[cfg(test)]
 mod tests {
@@ -278,13 +250,7 @@ mod tests {
         let minute = Some(Duration::from_secs(60));
         assert_eq!((PULL_TIMEOUT.read)(&60_000.into()), minute);
         assert_eq!(read(PULL_TIMEOUT, "1m"), minute);
-        for value in [
-            Value::from(0),
-            (-1).into(),
-            "0".into(),
-            "forever".into(),
-            true.into(),
-        ] {
+        for value in [Value::from(0), (-1).into(), "0".into(), "forever".into(), true.into()] {
             assert_eq!((PULL_TIMEOUT.read)(&value), None);
         }
     }

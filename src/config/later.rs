@@ -75,33 +75,23 @@ pub fn check_registry(keys: &mut Keys) {
 
 /// Those of an `auth` table.
 pub fn check_credentials(keys: &mut Keys) {
-    for key in [
-        "identity_token",
-        "identity_token_file",
-        "identity_token_from_env",
-        "identity_token_credential",
-    ] {
+    for key in
+        ["identity_token", "identity_token_file", "identity_token_from_env", "identity_token_credential"]
+    {
         keys.not_yet(key, "", &SECRET);
     }
     keys.not_yet("docker_config", "", &FILE);
     keys.not_yet("provider", "", &PROVIDER);
 }
 
-const PRELOAD: Kind<String> = Kind::new("\"wait\" or \"background\"", |v| {
-    one_of(v, &["wait", "background"])
-});
-const UNLISTED: Kind<String> = Kind::new("\"public\", \"allow\" or \"deny\"", |v| {
-    one_of(v, &["public", "allow", "deny"])
-});
+const PRELOAD: Kind<String> = Kind::new("\"wait\" or \"background\"", |v| one_of(v, &["wait", "background"]));
+const UNLISTED: Kind<String> =
+    Kind::new("\"public\", \"allow\" or \"deny\"", |v| one_of(v, &["public", "allow", "deny"]));
 const CLIENT_AUTH: Kind<String> = Kind::new("\"none\" or \"verify\"", |v| one_of(v, &["none", "verify"]));
-const PRUNE_TYPE: Kind<String> = Kind::new("\"accessed\" or \"created\"", |v| {
-    one_of(v, &["accessed", "created"])
-});
+const PRUNE_TYPE: Kind<String> =
+    Kind::new("\"accessed\" or \"created\"", |v| one_of(v, &["accessed", "created"]));
 const PROVIDER: Kind<String> = Kind::new("\"ecr\", or \"\"", |v| one_of(v, &["", "ecr"]));
 
 fn one_of(value: &Value, words: &[&str]) -> Option<String> {
-    value
-        .text()
-        .filter(|text| words.contains(text))
-        .map(str::to_owned)
+    value.text().filter(|text| words.contains(text)).map(str::to_owned)
 }

@@ -64,10 +64,7 @@ impl Configuration {
         match std::fs::read_to_string(path) {
             Ok(text) => Self::read(Some((path, &text)), overrides),
             Err(e) if e.kind() == io::ErrorKind::NotFound && file.is_none() => Self::read(None, overrides),
-            Err(source) => Err(ConfigError::Unreadable {
-                path: path.to_owned(),
-                source,
-            }),
+            Err(source) => Err(ConfigError::Unreadable { path: path.to_owned(), source }),
         }
     }
 
@@ -87,11 +84,7 @@ impl Configuration {
         let in_force = findings.in_force.clone();
         let problems = findings.into_problems();
         match settings {
-            Some(settings) if problems.is_empty() => Ok(Self {
-                settings,
-                in_force,
-                file: path,
-            }),
+            Some(settings) if problems.is_empty() => Ok(Self { settings, in_force, file: path }),
             _ => Err(ConfigError::Invalid(problems)),
         }
     }

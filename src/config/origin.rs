@@ -37,7 +37,9 @@ pub struct InForce {
 #[derive(Clone, Debug)]
 pub(super) enum Line {
     /// What follows belongs to a new entry of this list of tables.
-    Entry { table: &'static str },
+    Entry {
+        table: &'static str,
+    },
     Key {
         key: String,
         value: Value,
@@ -48,13 +50,10 @@ pub(super) enum Line {
 impl InForce {
     /// The value of a top-level key.
     pub(super) fn top(&self, wanted: &str) -> Option<(Value, Origin)> {
-        self.lines
-            .iter()
-            .take_while(|line| matches!(line, Line::Key { .. }))
-            .find_map(|line| match line {
-                Line::Key { key, value, origin } if key == wanted => Some((value.clone(), *origin)),
-                _ => None,
-            })
+        self.lines.iter().take_while(|line| matches!(line, Line::Key { .. })).find_map(|line| match line {
+            Line::Key { key, value, origin } if key == wanted => Some((value.clone(), *origin)),
+            _ => None,
+        })
     }
 }
 
@@ -65,12 +64,7 @@ impl fmt::Display for InForce {
                 Line::Entry { table } => writeln!(f, "\n[[{table}]]")?,
                 Line::Key { key, value, origin } => {
                     let place = origin.place(self.path.as_deref());
-                    writeln!(
-                        f,
-                        "{key} = {}  # {}",
-                        value.to_toml(),
-                        place.replace(char::is_control, "?")
-                    )?;
+                    writeln!(f, "{key} = {}  # {}", value.to_toml(), place.replace(char::is_control, "?"))?;
                 }
             }
         }

@@ -121,16 +121,7 @@ mod tests {
 
     #[test]
     fn what_is_no_pattern_is_refused() {
-        for text in [
-            "",
-            "a*.example",
-            "**.example",
-            "*.example:*",
-            "*/a",
-            "*.",
-            "a b",
-            "[*]:5000",
-        ] {
+        for text in ["", "a*.example", "**.example", "*.example:*", "*/a", "*.", "a b", "[*]:5000"] {
             assert!(text.parse::<RegistryPattern>().is_err(), "{text}");
         }
     }

@@ -32,23 +32,15 @@ pub fn read(keys: &mut Keys, names: &mut Vec<RegistryPattern>) -> Option<Registr
         keys.refuse("name", &format!("`{name}` has an entry already"));
     }
     names.push(name.clone());
-    let url_scheme = url.as_ref().map(|url| {
-        if url.scheme() == "http" {
-            Scheme::Http
-        } else {
-            Scheme::Https
-        }
-    });
+    let url_scheme =
+        url.as_ref().map(|url| if url.scheme() == "http" { Scheme::Http } else { Scheme::Https });
     if url_scheme.is_some_and(|of_url| keys.is_given("scheme") && Some(of_url) != scheme) {
         keys.refuse("scheme", "contradicts url, leave one of them out");
     }
     let scheme = url_scheme.or(scheme)?;
     match &name {
         RegistryPattern::Wildcard(_) if url.is_some() => {
-            keys.refuse(
-                "url",
-                "has no meaning for a wildcard, whose registries are each at their own name",
-            );
+            keys.refuse("url", "has no meaning for a wildcard, whose registries are each at their own name");
         }
         RegistryPattern::Exact(registry) if url.is_none() && scheme.api(registry).is_none() => {
             keys.refuse("name", "is no host that a URL could hold");
@@ -123,17 +115,9 @@ pub fn tls(keys: &mut Keys) -> Option<ClientTls> {
         };
         let ca = ca?;
         if insecure_skip_verify && ca.is_some() {
-            return refuse(
-                keys,
-                "ca",
-                "has no meaning with insecure_skip_verify, want one or the other",
-            );
+            return refuse(keys, "ca", "has no meaning with insecure_skip_verify, want one or the other");
         }
-        Some(ClientTls {
-            ca,
-            identity,
-            insecure_skip_verify,
-        })
+        Some(ClientTls { ca, identity, insecure_skip_verify })
     })
 }
 

@@ -32,9 +32,7 @@ impl fmt::Debug for Secret {
 pub fn read(keys: &mut Keys, name: &str) -> Option<Option<Secret>> {
     let [file_key, env_key, credential_key] =
         ["file", "from_env", "credential"].map(|suffix| format!("{name}_{suffix}"));
-    let value = keys
-        .read_extra(name, "", &SECRET)
-        .map(|text| Some(text).filter(|text| !text.is_empty()));
+    let value = keys.read_extra(name, "", &SECRET).map(|text| Some(text).filter(|text| !text.is_empty()));
     let file = keys.read_extra(&file_key, "", &FILE);
     let variable = keys.read_extra(&env_key, "", &NAME);
     let credential = keys.read_extra(&credential_key, "", &NAME);
@@ -47,9 +45,7 @@ pub fn read(keys: &mut Keys, name: &str) -> Option<Option<Secret>> {
         _ => {
             let what =
                 format!("given more than once, want one of {name}, {file_key}, {env_key}, {credential_key}");
-            let last = [&*credential_key, &env_key, &file_key]
-                .into_iter()
-                .find(|key| keys.is_given(key));
+            let last = [&*credential_key, &env_key, &file_key].into_iter().find(|key| keys.is_given(key));
             keys.refuse(last.unwrap_or(name), &what);
             return None;
         }

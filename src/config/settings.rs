@@ -44,8 +44,7 @@ impl Settings {
 
     /// What holds for a registry, listed or not.
     pub fn policy(&self, registry: &Registry) -> &RegistryDefaults {
-        self.registry(registry)
-            .map_or(&self.defaults, |entry| &entry.policy)
+        self.registry(registry).map_or(&self.defaults, |entry| &entry.policy)
     }
 }
 
@@ -133,11 +132,7 @@ impl Scheme {
     /// Where a registry's API is when nothing else is known of it: docker.io's at registry-1.docker.io, any
     /// other's at its name. None for a name that no URL can hold, such as `1.2.3.4.5`.
     pub fn api(self, registry: &Registry) -> Option<Url> {
-        let host = if registry.is_docker() {
-            "registry-1.docker.io"
-        } else {
-            registry.as_str()
-        };
+        let host = if registry.is_docker() { "registry-1.docker.io" } else { registry.as_str() };
         Url::parse(&format!("{}://{host}/", self.as_str())).ok()
     }
 }

@@ -60,42 +60,23 @@ mod tests {
 
     #[test]
     fn durations() {
-        for (text, seconds) in [
-            ("30s", 30.0),
-            ("300ms", 0.3),
-            ("10m", 600.0),
-            ("1h", 3600.0),
-            ("7d", 604_800.0),
-        ] {
+        for (text, seconds) in
+            [("30s", 30.0), ("300ms", 0.3), ("10m", 600.0), ("1h", 3600.0), ("7d", 604_800.0)]
+        {
             assert_eq!(duration(text), Some(Duration::from_secs_f64(seconds)), "{text}");
         }
         assert_eq!(duration("0"), Some(Duration::ZERO));
-        for text in [
-            "",
-            "s",
-            "5",
-            "1.5s",
-            "-1s",
-            "1 s",
-            "1h30m",
-            "1w",
-            "36501d",
-            "99999999999999999999d",
-            "٣s",
-        ] {
+        for text in
+            ["", "s", "5", "1.5s", "-1s", "1 s", "1h30m", "1w", "36501d", "99999999999999999999d", "٣s"]
+        {
             assert_eq!(duration(text), None, "{text}");
         }
     }
 
     #[test]
     fn sizes() {
-        for (text, bytes) in [
-            ("500MB", 500_000_000),
-            ("50GiB", 50 << 30),
-            ("1kB", 1000),
-            ("7B", 7),
-            ("0", 0),
-        ] {
+        for (text, bytes) in [("500MB", 500_000_000), ("50GiB", 50 << 30), ("1kB", 1000), ("7B", 7), ("0", 0)]
+        {
             assert_eq!(size(text), Some(bytes), "{text}");
         }
         for text in ["", "5", "GB", "1.5GB", "1 GB", "99999999999TB", "1gb"] {

@@ -58,10 +58,7 @@ impl Table {
         };
         let mut entries: Vec<Entry> = table.iter().map(entry).collect();
         entries.sort_by_key(|entry| entry.line);
-        Self {
-            line: line_of(text, offset),
-            entries,
-        }
+        Self { line: line_of(text, offset), entries }
     }
 
     pub fn get(&self, key: &str) -> Option<&Entry> {
@@ -83,10 +80,7 @@ impl Value {
             DeValue::Array(items) => Self::List(
                 items
                     .iter()
-                    .map(|item| Item {
-                        line: line_of(text, item.span().start),
-                        value: Self::new(text, item),
-                    })
+                    .map(|item| Item { line: line_of(text, item.span().start), value: Self::new(text, item) })
                     .collect(),
             ),
             DeValue::Table(table) => Self::Table(Table::new(text, value.span().start, table)),
@@ -188,16 +182,10 @@ mod tests {
     fn keys_know_their_lines() {
         let table = Table::parse("b = 1\n\n[[r]]\nname = \"x\"\nl = [\n 1,\n 2]\n").unwrap();
         assert_eq!(table.get("b").unwrap().line, 1);
-        let Value::List(items) = &table.get("r").unwrap().value else {
-            panic!("no list")
-        };
-        let Value::Table(entry) = &items[0].value else {
-            panic!("no table")
-        };
+        let Value::List(items) = &table.get("r").unwrap().value else { panic!("no list") };
+        let Value::Table(entry) = &items[0].value else { panic!("no table") };
         assert_eq!((entry.line, entry.get("name").unwrap().line), (3, 4));
-        let Value::List(numbers) = &entry.get("l").unwrap().value else {
-            panic!("no list")
-        };
+        let Value::List(numbers) = &entry.get("l").unwrap().value else { panic!("no list") };
         assert_eq!(numbers.iter().map(|n| n.line).collect::<Vec<_>>(), [6, 7]);
     }
 
@@ -212,10 +200,7 @@ mod tests {
         ] {
             let faults = Table::parse(text).unwrap_err();
             assert_eq!(faults[0].0, 2, "{faults:?}");
-            assert!(
-                faults.iter().all(|(_, fault)| !fault.contains("hunter2")),
-                "{faults:?}"
-            );
+            assert!(faults.iter().all(|(_, fault)| !fault.contains("hunter2")), "{faults:?}");
         }
     }
 

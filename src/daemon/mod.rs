@@ -58,7 +58,7 @@ impl ServeError {
 }
 
 /// Serves until it is told to end. `banner` is printed once everything that can fail has not.
-pub fn serve(settings: Settings, banner: &str) -> Result<(), ServeError> {
+pub fn serve(settings: Settings, banner: String) -> Result<(), ServeError> {
     let _log = log::start(&settings.log)?;
     raise_open_files();
     let listeners = bind(&settings)?;
@@ -140,7 +140,7 @@ fn rules(settings: &Settings, listeners: &[TcpListener]) -> Rules {
     let own = listeners.iter().filter_map(|listener| listener.local_addr().ok()).flat_map(names);
     Rules {
         default: settings.default_registry.clone(),
-        known: settings.registries.iter().map(|registry| registry.name.clone()).collect(),
+        known: settings.registries.iter().map(|entry| entry.name.clone()).collect(),
         own: own.filter_map(|name| name.parse::<Registry>().ok()).collect(),
     }
 }

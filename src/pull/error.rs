@@ -59,8 +59,8 @@ impl From<StoreError> for PullError {
     }
 }
 
-impl From<Wrong> for PullError {
-    fn from(wrong: Wrong) -> Self {
-        Self::Wrong(Arc::new(wrong))
+impl From<Box<Wrong>> for PullError {
+    fn from(wrong: Box<Wrong>) -> Self {
+        Self::Wrong(Arc::from(wrong))
     }
 }

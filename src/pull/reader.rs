@@ -49,22 +49,22 @@ impl Reader {
     }
 
     /// The next bytes, if they can be had without waiting for disk or network.
-    pub fn next(&mut self) -> Chunk {
+    pub fn look(&mut self) -> Chunk {
         if self.offset >= self.end {
             return Chunk::End;
         }
         if let Some(bytes) = self.ready.take() {
             return self.pass(bytes);
         }
-        if let Source::Relay(relay, _) = &mut self.source {
-            if self.offset < relay.end {
-                return match relay.chunks.try_recv() {
-                    Ok(Ok(bytes)) => self.pass(bytes),
-                    Ok(Err(error)) => Chunk::Cut(error.into()),
-                    Err(mpsc::error::TryRecvError::Empty) => Chunk::Later,
-                    Err(mpsc::error::TryRecvError::Disconnected) => Chunk::Cut(PullError::Lost),
-                };
-            }
+        if let Source::Relay(relay, _) = &mut self.source
+            && self.offset < relay.end
+        {
+            return match relay.chunks.try_recv() {
+                Ok(Ok(bytes)) => self.pass(bytes),
+                Ok(Err(error)) => Chunk::Cut(error.into()),
+                Err(mpsc::error::TryRecvError::Empty) => Chunk::Later,
+                Err(mpsc::error::TryRecvError::Disconnected) => Chunk::Cut(PullError::Lost),
+            };
         }
         let (file, readable) = match &self.source {
             Source::File(file) => (file, self.end),
@@ -97,7 +97,7 @@ impl Reader {
         Chunk::Bytes(bytes)
     }
 
-    /// Waits until [`next`](Self::next) has something to say. What it finds out stays in the reader.
+    /// Waits until [`look`](Self::look) has something to say. What it finds out stays in the reader.
     pub async fn wait(mut self) -> (Self, Option<PullError>) {
         let error = self.wait_here().await.err();
         (self, error)

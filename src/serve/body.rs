@@ -76,7 +76,7 @@ impl http_body::Body for Body {
                 Content::Over => return Poll::Ready(None),
                 Content::Bytes(bytes) if bytes.is_empty() => return Poll::Ready(None),
                 Content::Bytes(bytes) => return self.pass(bytes),
-                Content::Reader(mut reader) => match reader.next() {
+                Content::Reader(mut reader) => match reader.look() {
                     Chunk::Bytes(bytes) => {
                         self.content = Content::Reader(reader);
                         return self.pass(bytes);

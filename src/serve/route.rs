@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use http::{HeaderMap, Method, Uri};
 use percent_encoding::percent_decode_str;
 
+use crate::config::RegistryPattern;
 use crate::oci::{Code, Digest, Image, Name, Reference, Registry};
 
 /// What is asked for.
@@ -42,7 +43,7 @@ pub struct Rules {
     /// The registry of a request that names none.
     pub default: Option<Registry>,
     /// Registries that are known as such: a first segment that is one of these is never a repository's.
-    pub known: Vec<Registry>,
+    pub known: Vec<RegistryPattern>,
     /// Our own addresses: an `ns` that is one of these says nothing.
     pub own: Vec<Registry>,
 }
@@ -139,7 +140,10 @@ fn name(rules: &Rules, named: Option<Registry>, path: &str) -> Result<Name, Refu
         (Some(named), Some((_, in_path, repository))) if named == in_path => (named, repository),
         (Some(named), Some((first, in_path, _))) => {
             // `gcr.io/google.com/…`: a first component with a dot is no registry because of that.
-            if first.contains(':') || in_path.is_docker() || rules.known.contains(&in_path) {
+            if first.contains(':')
+                || in_path.is_docker()
+                || rules.known.iter().any(|known| known.matches(&in_path))
+            {
                 let message = format!("the request names two registries: {named}, and {in_path} in the path");
                 return Err(Refusal::new(400, Code::NameInvalid, message));
             }

@@ -205,17 +205,18 @@ impl Partial {
         self.file.write_all_at(bytes, self.length).map_err(StoreError::on("write", &self.path))?;
         self.hasher.update(bytes);
         self.length += bytes.len() as u64;
-        if let Some(syncing) = &mut self.synced {
-            if self.length - syncing.asked >= SYNC_EVERY && !syncing.busy.swap(true, Ordering::AcqRel) {
-                syncing.asked = self.length;
-                syncing.sync_behind(self.file.clone(), self.length);
-            }
+        if let Some(syncing) = &mut self.synced
+            && self.length - syncing.asked >= SYNC_EVERY
+            && !syncing.busy.swap(true, Ordering::AcqRel)
+        {
+            syncing.asked = self.length;
+            syncing.sync_behind(self.file.clone(), self.length);
         }
         Ok(())
     }
 
     /// All bytes are there: are they the right ones? Wrong ones are removed. Blocks.
-    pub fn finish(self) -> Result<Verified, Wrong> {
+    pub fn finish(self) -> Result<Verified, Box<Wrong>> {
         let got = self.hasher.clone().finish();
         if got == self.digest {
             let sidecar = self.synced.is_some() || self.size.is_some();
@@ -227,7 +228,7 @@ impl Partial {
                 sidecar,
             });
         }
-        let wrong = Wrong { want: self.digest, got, bytes: self.length };
+        let wrong = Box::new(Wrong { want: self.digest, got, bytes: self.length });
         self.discard();
         Err(wrong)
     }

@@ -55,9 +55,7 @@ impl Reach {
         let name = name.strip_suffix('.').unwrap_or(name);
         let local = || {
             !name.contains('.')
-                || [".local", ".localhost", ".internal"]
-                    .iter()
-                    .any(|suffix| name.ends_with(suffix))
+                || [".local", ".localhost", ".internal"].iter().any(|suffix| name.ends_with(suffix))
         };
         if name == "metadata.google.internal" {
             Err(Forbidden(format!("{name} is a metadata service's name")))
@@ -270,9 +268,7 @@ mod tests {
     #[test]
     fn behind_a_proxy_names_are_judged() {
         let check = |reach: Reach, host: &str| {
-            reach
-                .check(&Url::parse(&format!("https://{host}/")).unwrap(), true)
-                .is_ok()
+            reach.check(&Url::parse(&format!("https://{host}/")).unwrap(), true).is_ok()
         };
         for host in "intranet intranet. LOCALHOST a.local a.localhost db.internal db.internal. 10.1"
             .split_whitespace()
@@ -288,19 +284,10 @@ mod tests {
     fn forbidden_addresses_of_a_name_are_dropped_and_it_is_refused_when_none_remains() {
         let address = |text: &str| SocketAddr::new(text.parse().unwrap(), 0);
         let mixed = [address("10.0.0.1"), address("8.8.8.8")];
-        let permitted = Reach::Public
-            .permitted("a.example", mixed.into_iter())
-            .ok()
-            .unwrap();
+        let permitted = Reach::Public.permitted("a.example", mixed.into_iter()).ok().unwrap();
         assert_eq!(permitted.collect::<Vec<_>>(), [address("8.8.8.8")]);
-        let refused = Reach::Public
-            .permitted("a.example", [address("10.0.0.1")].into_iter())
-            .err()
-            .unwrap();
-        assert_eq!(
-            refused.to_string(),
-            "a.example resolves to 10.0.0.1, a private address"
-        );
+        let refused = Reach::Public.permitted("a.example", [address("10.0.0.1")].into_iter()).err().unwrap();
+        assert_eq!(refused.to_string(), "a.example resolves to 10.0.0.1, a private address");
     }
 
     proptest! {

@@ -15,10 +15,7 @@ impl Challenge {
     }
 
     pub(super) fn parameter(&self, name: &str) -> Option<&str> {
-        self.parameters
-            .iter()
-            .find(|(known, _)| known == name)
-            .map(|(_, value)| value.as_str())
+        self.parameters.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 }
 
@@ -54,10 +51,7 @@ pub(super) fn parse(line: &str) -> Vec<Challenge> {
                 challenge.parameters.push((word.to_ascii_lowercase(), value));
             }
         } else {
-            challenges.push(Challenge {
-                scheme: word.to_owned(),
-                parameters: Vec::new(),
-            });
+            challenges.push(Challenge { scheme: word.to_owned(), parameters: Vec::new() });
             // `Scheme token68`: nothing of ours reads those. Else the first parameter follows without a comma.
             if !spaced || !rest.is_at_parameter() {
                 rest.skip_to_comma();
@@ -93,10 +87,7 @@ impl<'a> Rest<'a> {
     /// A quoted string, or what stands there up to a comma or space.
     fn value(&mut self) -> String {
         if !self.take('"') {
-            let end = self
-                .0
-                .find(|c: char| c == ',' || c.is_ascii_whitespace())
-                .unwrap_or(self.0.len());
+            let end = self.0.find(|c: char| c == ',' || c.is_ascii_whitespace()).unwrap_or(self.0.len());
             let (value, rest) = self.0.split_at(end);
             self.0 = rest;
             return value.to_owned();
@@ -164,10 +155,7 @@ mod tests {
         );
         assert_eq!(
             parse(r#"BASIC Realm = "a \"b\", c\\" , charset=UTF-8"#),
-            [challenge(
-                "BASIC",
-                &[("realm", r#"a "b", c\"#), ("charset", "UTF-8")]
-            )]
+            [challenge("BASIC", &[("realm", r#"a "b", c\"#), ("charset", "UTF-8")])]
         );
         assert_eq!(
             parse(r#"Negotiate, NTLM dGVzdA==, , Bearer realm=https://a/t,scope="",Basic realm="x""#),

@@ -16,7 +16,7 @@ use super::session::Session;
 use super::transport::{Answer, Ask};
 use crate::oci::Repository;
 
-/// What may be thrown away of the answers of a registry that ignores ranges.
+/// What may be thrown away of the answers of a registry that ignores ranges: so much, or twice the blob.
 const MAX_DISCARDED: u64 = 1 << 20;
 
 /// Before each resume in a row that brought nothing.
@@ -202,15 +202,11 @@ impl Download {
             let part = answer.header(CONTENT_RANGE).and_then(content_range);
             let (part, size) = part.ok_or_else(|| answer.invalid("sent a part without saying which"))?;
             if part.start != self.position {
-                return Err(answer.invalid(format!(
-                    "sent bytes from {} in place of {}",
-                    part.start, self.position
-                )));
+                return Err(
+                    answer.invalid(format!("sent bytes from {} in place of {}", part.start, self.position))
+                );
             }
-            if answer
-                .length()
-                .is_some_and(|length| length != part.end - part.start)
-            {
+            if answer.length().is_some_and(|length| length != part.end - part.start) {
                 return Err(answer.invalid("sent a part whose length is not what it says"));
             }
             (part.start, size)
@@ -229,7 +225,7 @@ impl Download {
         }
         self.ahead = self.position - start;
         self.discarded += self.ahead;
-        if self.discarded > MAX_DISCARDED {
+        if self.discarded > MAX_DISCARDED.max(2 * self.size.unwrap_or_default()) {
             return Err(answer.invalid("does not serve parts of a blob"));
         }
         self.end = match (self.end, self.size) {

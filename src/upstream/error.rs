@@ -25,24 +25,15 @@ pub enum UpstreamError {
 
 impl UpstreamError {
     pub(super) fn refused(host: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self::Refused {
-            host: host.into(),
-            reason: reason.into(),
-        }
+        Self::Refused { host: host.into(), reason: reason.into() }
     }
 
     pub(super) fn unavailable(host: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self::Unavailable {
-            host: host.into(),
-            reason: reason.into(),
-        }
+        Self::Unavailable { host: host.into(), reason: reason.into() }
     }
 
     pub(super) fn invalid(host: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self::Invalid {
-            host: host.into(),
-            reason: reason.into(),
-        }
+        Self::Invalid { host: host.into(), reason: reason.into() }
     }
 }
 
@@ -59,9 +50,6 @@ pub enum UpstreamsError {
 
 impl UpstreamsError {
     pub(super) fn file(path: &Path, reason: String) -> Self {
-        Self::File {
-            path: path.to_owned(),
-            reason,
-        }
+        Self::File { path: path.to_owned(), reason }
     }
 }

@@ -71,12 +71,7 @@ impl Upstreams {
         let configured = settings
             .registries
             .iter()
-            .map(|entry| {
-                Ok((
-                    entry.name.clone(),
-                    transport(Reach::Anywhere, Tls::read(&entry.tls)?),
-                ))
-            })
+            .map(|entry| Ok((entry.name.clone(), transport(Reach::Anywhere, Tls::read(&entry.tls)?))))
             .collect::<Result<_, UpstreamsError>>()?;
         Ok(Self {
             configured,
@@ -97,9 +92,7 @@ impl Upstreams {
 
     fn upstream(&self, registry: &Registry) -> Upstream {
         let entry = self.settings.registry(registry);
-        let transport = entry
-            .and_then(|entry| self.configured.get(&entry.name))
-            .unwrap_or(&self.public);
+        let transport = entry.and_then(|entry| self.configured.get(&entry.name)).unwrap_or(&self.public);
         let url = entry.map_or_else(|| Scheme::Https.api(registry), |entry| entry.api(registry));
         let credentials = entry.map_or(Credentials::Anonymous, |entry| entry.credentials.clone());
         let session = url.map(|url| Arc::new(Session::new(Arc::clone(transport), url, credentials)));

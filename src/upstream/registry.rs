@@ -102,12 +102,7 @@ impl Upstream {
         from: u64,
         size: Option<u64>,
     ) -> Result<Download, UpstreamError> {
-        let wanted = Wanted {
-            start: from,
-            end: None,
-            size,
-            whole_will_do: true,
-        };
+        let wanted = Wanted { start: from, end: None, size, whole_will_do: true };
         self.open(repository, digest, wanted).await
     }
 
@@ -120,12 +115,8 @@ impl Upstream {
         first: u64,
         last: u64,
     ) -> Result<Download, UpstreamError> {
-        let wanted = Wanted {
-            start: first,
-            end: Some(last.saturating_add(1)),
-            size: None,
-            whole_will_do: false,
-        };
+        let wanted =
+            Wanted { start: first, end: Some(last.saturating_add(1)), size: None, whole_will_do: false };
         self.open(repository, digest, wanted).await
     }
 
@@ -136,10 +127,7 @@ impl Upstream {
         digest: &Digest,
     ) -> Result<Option<u64>, UpstreamError> {
         let session = self.session()?;
-        let mut ask = Ask::new(
-            Method::HEAD,
-            session.url(repository, "blobs", &digest.to_string()),
-        );
+        let mut ask = Ask::new(Method::HEAD, session.url(repository, "blobs", &digest.to_string()));
         ask.by_digest = true;
         let answer = session.ask_patiently(repository, &ask).await?;
         Ok(answer.length())

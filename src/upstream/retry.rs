@@ -51,10 +51,7 @@ pub(super) struct Attempts {
 
 impl Attempts {
     pub(super) fn new() -> Self {
-        Self {
-            deadline: Instant::now() + DEADLINE,
-            failed: 0,
-        }
+        Self { deadline: Instant::now() + DEADLINE, failed: 0 }
     }
 
     /// Makes one attempt, cut off at the deadline of all.

@@ -186,12 +186,7 @@ impl Session {
     }
 
     fn denied(&self, hint: &str) -> Failure {
-        UpstreamError::Denied {
-            host: self.host.clone(),
-            status: 401,
-            hint: hint.to_owned(),
-        }
-        .into()
+        UpstreamError::Denied { host: self.host.clone(), status: 401, hint: hint.to_owned() }.into()
     }
 }
 
@@ -209,12 +204,9 @@ fn judged(answer: Answer) -> Result<Answer, Failure> {
     Err(match status.as_u16() {
         200 | 206 => return Ok(answer),
         404 | 410 => UpstreamError::NotFound { host }.into(),
-        401 | 403 | 451 => UpstreamError::Denied {
-            host,
-            status: status.as_u16(),
-            hint: String::new(),
+        401 | 403 | 451 => {
+            UpstreamError::Denied { host, status: status.as_u16(), hint: String::new() }.into()
         }
-        .into(),
         429 => overloaded(&answer, "too many requests, its rate limit is reached".to_owned()),
         408 | 500.. => overloaded(&answer, format!("answered {status}")),
         _ => UpstreamError::invalid(host, format!("answered {status}")).into(),
@@ -222,9 +214,7 @@ fn judged(answer: Answer) -> Result<Answer, Failure> {
 }
 
 fn overloaded(answer: &Answer, reason: String) -> Failure {
-    let asked = answer
-        .header(RETRY_AFTER)
-        .and_then(|text| text.trim().parse().ok());
+    let asked = answer.header(RETRY_AFTER).and_then(|text| text.trim().parse().ok());
     Failure {
         error: UpstreamError::unavailable(&answer.host, reason),
         again: Again::After(asked.map(Duration::from_secs)),

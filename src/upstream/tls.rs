@@ -32,11 +32,7 @@ impl Tls {
             Some((chain, key)) => Some(identity(chain, key)?),
             None => None,
         };
-        Ok(Self {
-            authorities,
-            identity,
-            skip_verify: settings.insecure_skip_verify,
-        })
+        Ok(Self { authorities, identity, skip_verify: settings.insecure_skip_verify })
     }
 
     /// Whether the peer is known to be who it says it is.
@@ -48,9 +44,7 @@ impl Tls {
         let builder =
             ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
         let builder = if self.skip_verify {
-            builder
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(Unverified(provider())))
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider())))
         } else if self.authorities.is_empty() {
             builder.with_root_certificates(Arc::clone(&SYSTEM))
         } else {
@@ -93,9 +87,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, UpstreamsEr
         return Err(bad("no certificate in it".to_owned()));
     }
     for certificate in &found {
-        RootCertStore::empty()
-            .add(certificate.clone())
-            .map_err(|error| bad(error.to_string()))?;
+        RootCertStore::empty().add(certificate.clone()).map_err(|error| bad(error.to_string()))?;
     }
     Ok(found)
 }
@@ -196,17 +188,11 @@ mod tests {
         );
         let missing = folder.path().join("missing.pem");
         for bad in [&empty, &broken, &missing] {
-            let settings = ClientTls {
-                ca: Some(bad.clone()),
-                ..ClientTls::default()
-            };
+            let settings = ClientTls { ca: Some(bad.clone()), ..ClientTls::default() };
             let error = Tls::read(&settings).err().unwrap().to_string();
             assert!(error.contains(bad.to_str().unwrap()), "{error}");
         }
-        let settings = ClientTls {
-            identity: Some((certificate, wrong_key.clone())),
-            ..ClientTls::default()
-        };
+        let settings = ClientTls { identity: Some((certificate, wrong_key.clone())), ..ClientTls::default() };
         let error = Tls::read(&settings).err().unwrap().to_string();
         assert!(error.contains(wrong_key.to_str().unwrap()), "{error}");
     }

@@ -147,15 +147,10 @@ impl TokenRequest {
         let life = told
             .expires_in
             .filter(|seconds| *seconds > 0.0)
-            .map_or(DEFAULT_LIFE, |seconds| {
-                Duration::from_secs_f64(seconds.min(LONGEST_LIFE.as_secs_f64()))
-            });
+            .map_or(DEFAULT_LIFE, |seconds| Duration::from_secs_f64(seconds.min(LONGEST_LIFE.as_secs_f64())));
         // Never sent so late that it expires on its way.
         let margin = (life / 5).min(Duration::from_secs(30));
-        Ok(Token {
-            authorization,
-            good_until: asked + life - margin,
-        })
+        Ok(Token { authorization, good_until: asked + life - margin })
     }
 }
 

@@ -36,10 +36,7 @@ impl Proxies {
             Proxy::Environment => Matcher::from_env(),
             Proxy::Explicit { url, except } => {
                 let all = Matcher::builder().all(url.reveal()).build();
-                if all
-                    .intercept(&Uri::from_static("https://registry.example/"))
-                    .is_none()
-                {
+                if all.intercept(&Uri::from_static("https://registry.example/")).is_none() {
                     return Err(UpstreamsError::Proxy);
                 }
                 Matcher::builder().all(url.reveal()).no(except.join(",")).build()
@@ -84,12 +81,7 @@ pub(super) struct Ask {
 
 impl Ask {
     pub(super) fn new(method: Method, url: Url) -> Self {
-        Self {
-            method,
-            url,
-            headers: HeaderMap::new(),
-            by_digest: false,
-        }
+        Self { method, url, headers: HeaderMap::new(), by_digest: false }
     }
 
     pub(super) fn header(mut self, name: HeaderName, value: Option<HeaderValue>) -> Self {
@@ -129,9 +121,7 @@ impl Transport {
     async fn hop(&self, method: &Method, url: &Url, headers: &HeaderMap) -> Result<Answer, Failure> {
         let host = host(url);
         let proxied = self.proxies.apply_to(url);
-        self.reach
-            .check(url, proxied)
-            .map_err(|Forbidden(reason)| UpstreamError::refused(&host, reason))?;
+        self.reach.check(url, proxied).map_err(|Forbidden(reason)| UpstreamError::refused(&host, reason))?;
         let request = self
             .client(proxied)
             .map_err(|reason| UpstreamError::unavailable(&host, reason))?
@@ -139,13 +129,9 @@ impl Transport {
             .headers(headers.clone());
         let limit = HEADERS.min(self.silence);
         match timeout(limit, request.send()).await {
-            Ok(Ok(response)) => Ok(Answer {
-                response,
-                origin: url.origin(),
-                host,
-                silence: self.silence,
-                give_up: None,
-            }),
+            Ok(Ok(response)) => {
+                Ok(Answer { response, origin: url.origin(), host, silence: self.silence, give_up: None })
+            }
             Ok(Err(error)) if proxied => Err(failure(&error, &format!("{host} (by proxy)"))),
             Ok(Err(error)) => Err(failure(&error, &host)),
             Err(_) => Err(UpstreamError::unavailable(host, format!("no answer within {limit:?}")).into()),
@@ -157,10 +143,7 @@ impl Transport {
         if let Some(client) = cell.get() {
             return Ok(client);
         }
-        let tls = self
-            .tls
-            .client_config()
-            .map_err(|_| "its TLS settings cannot be used")?;
+        let tls = self.tls.client_config().map_err(|_| "its TLS settings cannot be used")?;
         let builder = self.builder().tls_backend_preconfigured(tls);
         let client = if proxied {
             match &self.proxies.setting {
@@ -349,10 +332,7 @@ mod tests {
     fn redirects_lead_to_http_without_credentials() {
         let from = "https://a.example/v2/x";
         assert_eq!(hop(from, "/y?q=1#f", false).unwrap(), "https://a.example/y?q=1");
-        assert_eq!(
-            hop(from, "https://me:secret@b.example/", false).unwrap(),
-            "https://b.example/"
-        );
+        assert_eq!(hop(from, "https://me:secret@b.example/", false).unwrap(), "https://b.example/");
         assert!(hop(from, "file:///etc/passwd", false).is_err());
         assert!(hop(from, "", false).is_ok());
         assert!(next_hop(&Url::parse(from).unwrap(), &HeaderMap::new(), false).is_err());
@@ -362,10 +342,7 @@ mod tests {
     fn a_downgrade_to_http_is_refused_but_for_what_a_digest_checks() {
         let from = "https://a.example/v2/x";
         let refused = hop(from, "http://b.example/?signature=s", false).unwrap_err();
-        assert_eq!(
-            refused.to_string(),
-            "a.example: refused: redirects to plain http at b.example"
-        );
+        assert_eq!(refused.to_string(), "a.example: refused: redirects to plain http at b.example");
         assert!(hop(from, "http://b.example/", true).is_ok());
         assert!(hop("http://a.example/", "http://b.example/", false).is_ok());
     }

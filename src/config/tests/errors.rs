@@ -8,62 +8,20 @@ fn an_error_says_where_what_and_what_is_wanted() {
         ("\nprot = 1", "/c.toml:2: prot: unknown key; did you mean `port`?"),
         ("frobnicate = 1", "/c.toml:1: frobnicate: unknown key"),
         ("\"a\\nb\" = 1", "/c.toml:1: \"a\\nb\": unknown key"),
-        (
-            "port = \"x\"",
-            "/c.toml:1: port: found \"x\", want a port, 1 to 65535",
-        ),
-        (
-            "port = 70000",
-            "/c.toml:1: port: found 70000, want a port, 1 to 65535",
-        ),
-        (
-            "port = 1.5",
-            "/c.toml:1: port: found a fraction, want a port, 1 to 65535",
-        ),
-        (
-            "air_gapped = \"yes\"",
-            "/c.toml:1: air_gapped: found \"yes\", want true or false",
-        ),
-        (
-            "image_path = \"x\"",
-            "/c.toml:1: image_path: found \"x\", want an absolute path",
-        ),
-        (
-            "tag_ttl = 5",
-            "/c.toml:1: tag_ttl: found 5, want a duration such as",
-        ),
-        (
-            "listen = \"a\"",
-            "/c.toml:1: listen: found a string, want a list, each item an address",
-        ),
-        (
-            "listen = [\n\"x\"]",
-            "/c.toml:2: listen[0]: found \"x\", want an address and port",
-        ),
-        (
-            "listen = [\"127.0.0.1:8080\"]",
-            "/c.toml:1: listen: 127.0.0.1:8080 is listened on already",
-        ),
-        (
-            "no_proxy = [\"a\"]",
-            "/c.toml:1: no_proxy: has no meaning without proxy",
-        ),
-        (
-            "registries = 1",
-            "/c.toml:1: registries: found an integer, want a list of tables: [[registries]]",
-        ),
-        (
-            "registries = [1]",
-            "/c.toml:1: registries[0]: found an integer, want a table",
-        ),
-        (
-            "[[registries]]",
-            "/c.toml:1: registries[0].name: missing, want a registry",
-        ),
-        (
-            "[[registries]]\nname = \"a/b\"",
-            "/c.toml:2: registries[0].name: found \"a/b\", want a registry",
-        ),
+        ("port = \"x\"", "/c.toml:1: port: found \"x\", want a port, 1 to 65535"),
+        ("port = 70000", "/c.toml:1: port: found 70000, want a port, 1 to 65535"),
+        ("port = 1.5", "/c.toml:1: port: found a fraction, want a port, 1 to 65535"),
+        ("air_gapped = \"yes\"", "/c.toml:1: air_gapped: found \"yes\", want true or false"),
+        ("image_path = \"x\"", "/c.toml:1: image_path: found \"x\", want an absolute path"),
+        ("tag_ttl = 5", "/c.toml:1: tag_ttl: found 5, want a duration such as"),
+        ("listen = \"a\"", "/c.toml:1: listen: found a string, want a list, each item an address"),
+        ("listen = [\n\"x\"]", "/c.toml:2: listen[0]: found \"x\", want an address and port"),
+        ("listen = [\"127.0.0.1:8080\"]", "/c.toml:1: listen: 127.0.0.1:8080 is listened on already"),
+        ("no_proxy = [\"a\"]", "/c.toml:1: no_proxy: has no meaning without proxy"),
+        ("registries = 1", "/c.toml:1: registries: found an integer, want a list of tables: [[registries]]"),
+        ("registries = [1]", "/c.toml:1: registries[0]: found an integer, want a table"),
+        ("[[registries]]", "/c.toml:1: registries[0].name: missing, want a registry"),
+        ("[[registries]]\nname = \"a/b\"", "/c.toml:2: registries[0].name: found \"a/b\", want a registry"),
         (
             "[[registries]]\nname = \"a.b\"\nport = 1",
             "/c.toml:3: registries[0].port: unknown key here; it belongs above",
@@ -79,30 +37,17 @@ fn an_error_says_where_what_and_what_is_wanted() {
         ("port = 1\nport = 2", "/c.toml:2: not TOML: duplicate key"),
     ] {
         let found = errors(text);
-        assert!(
-            found.starts_with(message),
-            "{text}\n found: {found}\nwanted: {message}"
-        );
+        assert!(found.starts_with(message), "{text}\n found: {found}\nwanted: {message}");
     }
 }
 
 #[test]
 fn every_error_is_reported_in_the_order_of_lines() {
     let found = errors("prt = 1\nos = 1\n[[registries]]\nnme = \"a.b\"\nurl = 1\n[prun]\n");
-    let places: Vec<_> = found
-        .lines()
-        .map(|line| line.split(": ").next().unwrap())
-        .collect();
+    let places: Vec<_> = found.lines().map(|line| line.split(": ").next().unwrap()).collect();
     assert_eq!(
         places,
-        [
-            "/c.toml:1",
-            "/c.toml:2",
-            "/c.toml:3",
-            "/c.toml:4",
-            "/c.toml:5",
-            "/c.toml:6"
-        ],
+        ["/c.toml:1", "/c.toml:2", "/c.toml:3", "/c.toml:4", "/c.toml:5", "/c.toml:6"],
         "{found}"
     );
 }
@@ -117,52 +62,25 @@ fn a_bad_value_at_the_top_is_told_once() {
 #[test]
 fn what_contradicts_itself_is_refused() {
     for (entry, message) in [
-        (
-            "name = \"*.b\"\nurl = \"http://c\"",
-            "url: has no meaning for a wildcard",
-        ),
-        (
-            "name = \"a.b\"\nscheme = \"https\"\nurl = \"http://c\"",
-            "scheme: contradicts url",
-        ),
+        ("name = \"*.b\"\nurl = \"http://c\"", "url: has no meaning for a wildcard"),
+        ("name = \"a.b\"\nscheme = \"https\"\nurl = \"http://c\"", "scheme: contradicts url"),
         ("name = \"1.2.3.4.5\"", "name: is no host"),
-        (
-            "name = \"a.b\"\nscheme = \"http\"\ntls.insecure_skip_verify = true",
-            "tls: has no meaning",
-        ),
+        ("name = \"a.b\"\nscheme = \"http\"\ntls.insecure_skip_verify = true", "tls: has no meaning"),
         ("name = \"a.b\"\nauth.user = \"x\"", "user: has no password"),
         ("name = \"a.b\"\nauth.password = \"x\"", "user: missing"),
-        (
-            "name = \"a.b\"\nauth = { user = \"a:b\", password = \"x\" }",
-            "user: has a colon",
-        ),
-        (
-            "name = \"a.b\"\nauth = { user = \"a\", password = \"x\", token = \"y\" }",
-            "token: given besides",
-        ),
-        (
-            "name = \"a.b\"\nauth = { token = \"x\", token_file = \"/y\" }",
-            "token_file: given more than once",
-        ),
+        ("name = \"a.b\"\nauth = { user = \"a:b\", password = \"x\" }", "user: has a colon"),
+        ("name = \"a.b\"\nauth = { user = \"a\", password = \"x\", token = \"y\" }", "token: given besides"),
+        ("name = \"a.b\"\nauth = { token = \"x\", token_file = \"/y\" }", "token_file: given more than once"),
         ("name = \"a.b\"\ntls.cert = \"/dev/null\"", "cert: has no key"),
-        (
-            "name = \"a.b\"\ntls.ca = \"/does/not/exist\"",
-            "ca: cannot be read: No such file",
-        ),
-        (
-            "name = \"a.b\"\n[[registries]]\nname = \"A.b\"",
-            "name: `a.b` has an entry already",
-        ),
+        ("name = \"a.b\"\ntls.ca = \"/does/not/exist\"", "ca: cannot be read: No such file"),
+        ("name = \"a.b\"\n[[registries]]\nname = \"A.b\"", "name: `a.b` has an entry already"),
         (
             "name = \"docker.io\"\n[[registries]]\nname = \"index.docker.io\"",
             "name: `docker.io` has an entry already",
         ),
     ] {
         let found = errors(&format!("[[registries]]\n{entry}"));
-        assert!(
-            found.contains(message),
-            "{entry}\n found: {found}\nwanted: {message}"
-        );
+        assert!(found.contains(message), "{entry}\n found: {found}\nwanted: {message}");
     }
 }
 
@@ -170,15 +88,9 @@ fn what_contradicts_itself_is_refused() {
 fn credentials_are_for_loopback() {
     let entry = "[[registries]]\nname = \"a.b\"\nauth.token = \"hunter2\"";
     let found = errors(&format!("host = \"0.0.0.0\"\n{entry}"));
-    assert!(
-        found.starts_with("/c.toml:1: host: 0.0.0.0:8080 can be reached by others"),
-        "{found}"
-    );
+    assert!(found.starts_with("/c.toml:1: host: 0.0.0.0:8080 can be reached by others"), "{found}");
     let found = errors(&format!("listen = [\"[::]:80\"]\n{entry}"));
-    assert!(
-        found.starts_with("/c.toml:1: listen: [::]:80 can be reached by others"),
-        "{found}"
-    );
+    assert!(found.starts_with("/c.toml:1: listen: [::]:80 can be reached by others"), "{found}");
     settings(&format!("host = \"::1\"\n{entry}"));
     settings("host = \"0.0.0.0\"");
 }
@@ -206,10 +118,7 @@ fn what_is_not_built_is_refused_and_its_default_taken() {
         ("server_tls.cert = \"\"", "server_tls.cert = \"/a\""),
         ("server_tls.key = \"\"", "server_tls.key = \"/a\""),
         ("server_tls.ca = \"\"", "server_tls.ca = \"/a\""),
-        (
-            "server_tls.client_auth = \"none\"",
-            "server_tls.client_auth = \"verify\"",
-        ),
+        ("server_tls.client_auth = \"none\"", "server_tls.client_auth = \"verify\""),
         ("prune.enabled = true", "prune.enabled = false"),
         ("prune.min_free = \"15%\"", "prune.min_free = \"5GiB\""),
         ("prune.max_size = \"\"", "prune.max_size = \"5GiB\""),
@@ -231,10 +140,7 @@ fn what_is_not_built_is_refused_and_its_default_taken() {
         ("max_rate = 0", "max_rate = 1"),
         ("parallel = 4", "parallel = 8"),
         ("proxy = \"\"", "proxy = \"http://p:1\""),
-        (
-            "mirrors = []",
-            "mirrors = [{ url = \"https://m\", pass_ns = true }]",
-        ),
+        ("mirrors = []", "mirrors = [{ url = \"https://m\", pass_ns = true }]"),
         ("rules = []", "rules = [{ match = \"library/**\", tag_ttl = 0 }]"),
         ("auth.identity_token = \"\"", "auth.identity_token = \"x\""),
         ("auth.docker_config = \"\"", "auth.docker_config = \"/x\""),
@@ -243,10 +149,7 @@ fn what_is_not_built_is_refused_and_its_default_taken() {
         let entry = "[[registries]]\nname = \"a.b\"\n";
         settings(&format!("{entry}{default}"));
         let found = errors(&format!("{entry}{other}"));
-        assert!(
-            found.contains("not supported yet") && found.lines().count() == 1,
-            "{other}: {found}"
-        );
+        assert!(found.contains("not supported yet") && found.lines().count() == 1, "{other}: {found}");
     }
 }
 
@@ -261,10 +164,7 @@ fn what_is_not_built_is_checked_all_the_same() {
         "allow = [\"[\"]",
     ] {
         let found = errors(text);
-        assert!(
-            found.contains("want") || found.contains("unknown key"),
-            "{text}: {found}"
-        );
+        assert!(found.contains("want") || found.contains("unknown key"), "{text}: {found}");
     }
 }
 
@@ -292,10 +192,5 @@ fn no_message_holds_a_secret() {
     let text = "proxy = \"http://me:hunter2@p:1\"\n[[registries]]\nname = \"a.b\"\nauth = { user = \"u\", password = \"hunter2\" }";
     let configuration = read(text).unwrap();
     assert!(!format!("{configuration:?}{}", configuration.in_force).contains("hunter2"));
-    assert!(
-        configuration
-            .in_force
-            .to_string()
-            .contains("proxy = \"http://(secret)@p:1\"")
-    );
+    assert!(configuration.in_force.to_string().contains("proxy = \"http://(secret)@p:1\""));
 }

@@ -32,11 +32,7 @@ fn errors(text: &str) -> String {
 }
 
 fn overrides(key: &'static str, option: &'static str, text: &str) -> Vec<Override> {
-    vec![Override {
-        key,
-        option,
-        text: text.to_owned(),
-    }]
+    vec![Override { key, option, text: text.to_owned() }]
 }
 
 fn registry(text: &str) -> Registry {
@@ -89,9 +85,7 @@ fn what_is_set_is_in_force() {
     assert_eq!(settings.pull_timeout, Duration::from_secs(30));
     assert!(settings.air_gapped && settings.not_found_ttl.is_zero());
     assert_eq!(settings.abandoned, Abandoned::PauseAfter(Duration::from_secs(60)));
-    let Proxy::Explicit { url, except } = settings.proxy else {
-        panic!("no proxy")
-    };
+    let Proxy::Explicit { url, except } = settings.proxy else { panic!("no proxy") };
     assert_eq!((url.reveal(), except.len()), ("http://user:word@proxy:3128", 2));
 }
 
@@ -110,9 +104,7 @@ fn an_entry_inherits_what_it_leaves_out() {
     let quay = settings.registry(&registry("quay.io")).unwrap();
     assert_eq!(quay.policy.tag_ttl, Age::For(Duration::from_secs(300)));
     assert_eq!(quay.policy.max_downloads, 2);
-    let Credentials::Basic { user, password } = &quay.credentials else {
-        panic!("no credentials")
-    };
+    let Credentials::Basic { user, password } = &quay.credentials else { panic!("no credentials") };
     assert_eq!((user.as_str(), password.reveal()), ("me", "word"));
     assert!(settings.registry(&registry("other.io")).is_none());
     assert_eq!(settings.policy(&registry("other.io")).max_downloads, 3);
@@ -142,11 +134,7 @@ fn the_best_entry_counts() {
         ("a.eu.example.com", "exact"),
         ("b.us.example.com", "wide"),
     ] {
-        assert_eq!(
-            settings.registry(&registry(name)).unwrap().description,
-            entry,
-            "{name}"
-        );
+        assert_eq!(settings.registry(&registry(name)).unwrap().description, entry, "{name}");
     }
 }
 
@@ -168,10 +156,7 @@ fn where_an_api_is() {
     );
     let api = |name: &str| {
         let name = registry(name);
-        settings
-            .registry(&name)
-            .and_then(|entry| entry.api(&name))
-            .map(String::from)
+        settings.registry(&name).and_then(|entry| entry.api(&name)).map(String::from)
     };
     assert_eq!(api("docker.io").unwrap(), "https://registry-1.docker.io/");
     assert_eq!(api("registry.k8s.io").unwrap(), "http://127.0.0.1:5000/hub");
@@ -185,15 +170,11 @@ fn the_command_line_counts_more_than_the_file() {
     let port = |text, overrides: &[_]| read_with(text, overrides).map(|c| c.settings.listen[0].port());
     assert_eq!(port("port = 1", &overrides("port", "--port", "2")).unwrap(), 2);
     assert_eq!(port("", &overrides("port", "--port", "2")).unwrap(), 2);
-    let wrong = port("", &overrides("port", "--port", "x"))
-        .unwrap_err()
-        .to_string();
+    let wrong = port("", &overrides("port", "--port", "x")).unwrap_err().to_string();
     assert_eq!(wrong, "--port: found \"x\", want a port, 1 to 65535");
     // A file that is wrong stays wrong.
     assert!(port("port = 0", &overrides("port", "--port", "2")).is_err());
-    let later = port("", &overrides("health", "--health", "9"))
-        .unwrap_err()
-        .to_string();
+    let later = port("", &overrides("health", "--health", "9")).unwrap_err().to_string();
     assert_eq!(later, "--health: not supported yet, leave it at 0");
 }
 
@@ -215,20 +196,14 @@ fn what_is_in_force_says_where_it_came_from_and_reads_back() {
     }
     let again = settings(&shown);
     assert_eq!(again.listen, configuration.settings.listen);
-    assert_eq!(
-        again.registries[0].policy,
-        configuration.settings.registries[0].policy
-    );
+    assert_eq!(again.registries[0].policy, configuration.settings.registries[0].policy);
 }
 
 #[test]
 fn a_secret_can_be_in_a_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("token");
-    let text = format!(
-        "[[registries]]\nname = \"a.b\"\nauth.token_file = {:?}",
-        path.display().to_string()
-    );
+    let text = format!("[[registries]]\nname = \"a.b\"\nauth.token_file = {:?}", path.display().to_string());
     assert!(errors(&text).contains("auth.token_file: the secret in "));
     for (content, token) in [
         ("word\n", Some("word")),
@@ -276,12 +251,8 @@ fn the_sample_shows_every_key_with_its_default() {
     let sample = include_str!("../../../etc/ociregistry.toml");
     assert_eq!(settings(sample).log.level, LevelFilter::INFO);
 
-    let all = read(&uncommented(sample))
-        .unwrap_or_else(|e| panic!("{e}"))
-        .in_force;
-    let defaults = read("[[registries]]\nname = \"registry.example:5000\"")
-        .unwrap()
-        .in_force;
+    let all = read(&uncommented(sample)).unwrap_or_else(|e| panic!("{e}")).in_force;
+    let defaults = read("[[registries]]\nname = \"registry.example:5000\"").unwrap().in_force;
     for line in &all.lines {
         if let Line::Key { key, origin, .. } = line {
             assert_ne!(*origin, Origin::Default, "{key} is missing in the sample");
@@ -295,10 +266,7 @@ fn the_sample_shows_every_key_with_its_default() {
             continue;
         }
         let same = |l: &Line| matches!(l, Line::Key { key: k, value: v, .. } if k == key && v == value);
-        assert!(
-            all.lines.iter().any(same),
-            "the sample shows another default for {key}"
-        );
+        assert!(all.lines.iter().any(same), "the sample shows another default for {key}");
     }
     for key in [
         "description",
@@ -313,15 +281,7 @@ fn the_sample_shows_every_key_with_its_default() {
         let shown = |l: &Line| matches!(l, Line::Key { key: k, .. } if k == key);
         assert!(all.lines.iter().any(shown), "{key} is missing in the sample");
     }
-    for key in [
-        "token",
-        "password_file",
-        "password_from_env",
-        "password_credential",
-    ] {
-        assert!(
-            sample.contains(&format!("{key} = ")),
-            "{key} is missing in the sample"
-        );
+    for key in ["token", "password_file", "password_from_env", "password_credential"] {
+        assert!(sample.contains(&format!("{key} = ")), "{key} is missing in the sample");
     }
 }

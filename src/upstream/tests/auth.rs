@@ -21,9 +21,7 @@ async fn token_service(delay: Duration) -> (Peer, Arc<AtomicUsize>) {
     let count = Arc::clone(&given);
     let peer = Peer::start(move |_, _| {
         let n = count.fetch_add(1, Ordering::SeqCst) + 1;
-        Reply::new(200)
-            .body(format!(r#"{{"token":"t{n}","expires_in":300}}"#))
-            .slow(delay)
+        Reply::new(200).body(format!(r#"{{"token":"t{n}","expires_in":300}}"#)).slow(delay)
     })
     .await;
     (peer, given)
@@ -50,10 +48,7 @@ async fn one_token_is_asked_for_however_many_wait_and_then_sent_at_once() {
     }
     assert_eq!(given.load(Ordering::SeqCst), 1);
     assert_eq!(peer.seen().len(), 40);
-    assert_eq!(
-        tokens.seen()[0].target,
-        "/token?service=me%2C+myself&scope=repository%3Aa%2Fb%3Apull"
-    );
+    assert_eq!(tokens.seen()[0].target, "/token?service=me%2C+myself&scope=repository%3Aa%2Fb%3Apull");
     assert_eq!(authorization(&tokens.seen()[0]), None);
     upstream.manifest(&repository(), &tag()).await.unwrap();
     assert_eq!(peer.seen().len(), 41);
@@ -76,10 +71,7 @@ async fn a_token_that_expires_in_the_middle_of_a_blob_is_renewed() {
         Reply::content(request, &all).after(1000, Fault::Cut)
     })
     .await;
-    let download = registry(&peer)
-        .blob(&repository(), &digest(&content), 0, Some(3000))
-        .await
-        .unwrap();
+    let download = registry(&peer).blob(&repository(), &digest(&content), 0, Some(3000)).await.unwrap();
     assert_eq!(rest(download).await.unwrap(), content);
     assert_eq!(given.load(Ordering::SeqCst), 3);
 }
@@ -90,24 +82,12 @@ async fn who_still_says_no_has_denied_and_tokens_are_not_asked_for_again_and_aga
     let realm = tokens.url("/token");
     let peer = Peer::start(move |_, _| challenge(&realm)).await;
     let error = registry(&peer).manifest(&repository(), &tag()).await.unwrap_err();
-    assert!(
-        matches!(error, UpstreamError::Denied { status: 401, .. }),
-        "{error}"
-    );
-    assert!(
-        error.to_string().starts_with(&peer.address.to_string()),
-        "{error}"
-    );
+    assert!(matches!(error, UpstreamError::Denied { status: 401, .. }), "{error}");
+    assert!(error.to_string().starts_with(&peer.address.to_string()), "{error}");
     assert_eq!(given.load(Ordering::SeqCst), 1);
     let forbidding = Peer::start(|_, _| Reply::new(403)).await;
-    let error = registry(&forbidding)
-        .manifest(&repository(), &tag())
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(error, UpstreamError::Denied { status: 403, .. }),
-        "{error}"
-    );
+    let error = registry(&forbidding).manifest(&repository(), &tag()).await.unwrap_err();
+    assert!(matches!(error, UpstreamError::Denied { status: 403, .. }), "{error}");
 }
 
 #[tokio::test]
@@ -125,14 +105,8 @@ async fn a_token_service_gets_the_credentials_and_its_no_is_a_denial() {
     .await;
     let upstream = upstream(&peer.url(""), me());
     upstream.manifest(&repository(), &tag()).await.unwrap();
-    let error = upstream
-        .manifest(&"other".parse().unwrap(), &tag())
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(error, UpstreamError::Denied { status: 401, .. }),
-        "{error}"
-    );
+    let error = upstream.manifest(&"other".parse().unwrap(), &tag()).await.unwrap_err();
+    assert!(matches!(error, UpstreamError::Denied { status: 401, .. }), "{error}");
     assert!(error.to_string().contains("token service"), "{error}");
 }
 
@@ -140,10 +114,7 @@ async fn a_token_service_gets_the_credentials_and_its_no_is_a_denial() {
 async fn credentials_are_not_shown_to_a_token_service_elsewhere_that_plain_http_named() {
     for realm in ["http://localhost:1/token", "https://localhost:1/token"] {
         let peer = Peer::start(move |_, _| challenge(realm)).await;
-        let error = upstream(&peer.url(""), me())
-            .manifest(&repository(), &tag())
-            .await
-            .unwrap_err();
+        let error = upstream(&peer.url(""), me()).manifest(&repository(), &tag()).await.unwrap_err();
         assert!(matches!(error, UpstreamError::Refused { .. }), "{error}");
     }
 }
@@ -172,10 +143,7 @@ async fn wrong_credentials_are_tried_once() {
     let upstream = upstream(&peer.url(""), me());
     for requests in [2, 3] {
         let error = upstream.manifest(&repository(), &tag()).await.unwrap_err();
-        assert!(
-            matches!(error, UpstreamError::Denied { status: 401, .. }),
-            "{error}"
-        );
+        assert!(matches!(error, UpstreamError::Denied { status: 401, .. }), "{error}");
         assert_eq!(peer.seen().len(), requests);
     }
 }
@@ -191,29 +159,16 @@ async fn a_configured_token_is_sent_as_it_is() {
     with("mine").manifest(&repository(), &tag()).await.unwrap();
     assert_eq!(peer.seen().len(), 1);
     let error = with("wrong").manifest(&repository(), &tag()).await.unwrap_err();
-    assert!(
-        matches!(error, UpstreamError::Denied { status: 401, .. }),
-        "{error}"
-    );
+    assert!(matches!(error, UpstreamError::Denied { status: 401, .. }), "{error}");
 }
 
 #[tokio::test]
 async fn a_token_service_that_talks_nonsense_is_an_error() {
-    for nonsense in [
-        "",
-        "<html>",
-        "[]",
-        r#"{"token":""}"#,
-        r#"{"token":"a\nb"}"#,
-        r#"{"token":5}"#,
-    ] {
+    for nonsense in ["", "<html>", "[]", r#"{"token":""}"#, r#"{"token":"a\nb"}"#, r#"{"token":5}"#] {
         let tokens = Peer::start(move |_, _| Reply::new(200).body(nonsense)).await;
         let realm = tokens.url("/token");
         let peer = Peer::start(move |_, _| challenge(&realm)).await;
         let error = registry(&peer).manifest(&repository(), &tag()).await.unwrap_err();
-        assert!(
-            matches!(error, UpstreamError::Invalid { .. }),
-            "{nonsense}: {error}"
-        );
+        assert!(matches!(error, UpstreamError::Invalid { .. }), "{nonsense}: {error}");
     }
 }

@@ -16,9 +16,7 @@ async fn faulty(content: Vec<u8>, faults: Vec<(usize, Fault)>) -> Peer {
 
 async fn open(peer: &Peer, content: &[u8], from: u64) -> Result<Download, UpstreamError> {
     let size = Some(content.len() as u64);
-    registry(peer)
-        .blob(&repository(), &digest(content), from, size)
-        .await
+    registry(peer).blob(&repository(), &digest(content), from, size).await
 }
 
 fn ranges(peer: &Peer) -> Vec<Option<String>> {
@@ -56,20 +54,14 @@ async fn cuts_stalls_and_resets_are_mended_from_the_byte_that_was_reached() {
     let download = open(&peer, &content, 0).await.unwrap();
     assert_eq!(rest(download).await.unwrap(), content);
     let part = |first: usize| Some(format!("bytes={first}-9999"));
-    assert_eq!(
-        ranges(&peer),
-        [None, part(1000), part(1000), part(3000), part(6000), part(6001)]
-    );
+    assert_eq!(ranges(&peer), [None, part(1000), part(1000), part(3000), part(6000), part(6001)]);
 }
 
 #[tokio::test]
 async fn a_blob_of_unknown_size_is_resumed_too() {
     let content = noise(5000);
     let peer = faulty(content.clone(), vec![(1234, Fault::Cut)]).await;
-    let download = registry(&peer)
-        .blob(&repository(), &digest(&content), 0, None)
-        .await
-        .unwrap();
+    let download = registry(&peer).blob(&repository(), &digest(&content), 0, None).await.unwrap();
     assert_eq!(download.size(), Some(5000));
     assert_eq!(rest(download).await.unwrap(), content);
 
@@ -77,16 +69,11 @@ async fn a_blob_of_unknown_size_is_resumed_too() {
         let reply = Reply::new(if n == 0 { 200 } else { 206 }).header("Transfer-Encoding", "chunked");
         match n {
             0 => reply.body("5\r\nhello\r\n").after(usize::MAX, Fault::Cut),
-            _ => reply
-                .header("Content-Range", "bytes 5-10/11")
-                .body("6\r\n world\r\n0\r\n\r\n"),
+            _ => reply.header("Content-Range", "bytes 5-10/11").body("6\r\n world\r\n0\r\n\r\n"),
         }
     })
     .await;
-    let download = registry(&chunked)
-        .blob(&repository(), &digest(b""), 0, None)
-        .await
-        .unwrap();
+    let download = registry(&chunked).blob(&repository(), &digest(b""), 0, None).await.unwrap();
     assert_eq!(download.size(), None);
     assert_eq!(rest(download).await.unwrap(), b"hello world");
     assert_eq!(ranges(&chunked), [None, Some("bytes=5-".to_owned())]);
@@ -97,10 +84,7 @@ async fn a_dead_registry_is_given_up_after_five_resumes() {
     let content = noise(1000);
     let peer = faulty(
         content.clone(),
-        vec![(100, Fault::Cut); 1]
-            .into_iter()
-            .chain(vec![(0, Fault::Cut); 50])
-            .collect(),
+        vec![(100, Fault::Cut); 1].into_iter().chain(vec![(0, Fault::Cut); 50]).collect(),
     )
     .await;
     let download = open(&peer, &content, 0).await.unwrap();
@@ -153,15 +137,10 @@ async fn a_whole_blob_in_place_of_a_part_is_told() {
     assert_eq!(download.start(), 0);
     assert_eq!(rest(download).await.unwrap(), content);
     let upstream = registry(&peer);
-    let near = upstream
-        .range(&repository(), &digest(&content), 10, 19)
-        .await
-        .unwrap();
+    let near = upstream.range(&repository(), &digest(&content), 10, 19).await.unwrap();
     assert_eq!(near.start(), 10);
     assert_eq!(rest(near).await.unwrap(), content[10..20]);
-    let far = upstream
-        .range(&repository(), &digest(&content), 2 << 20, 3 << 20)
-        .await;
+    let far = upstream.range(&repository(), &digest(&content), 2 << 20, 3 << 20).await;
     assert!(matches!(far, Err(UpstreamError::Invalid { .. })));
 }
 
@@ -171,11 +150,7 @@ async fn a_resume_that_is_answered_with_the_whole_is_read_up_to_where_we_were() 
     let all = content.clone();
     let peer = Peer::start(move |n, _| {
         let reply = Reply::new(200).body(&all[..]);
-        if n < 3 {
-            reply.after(1000 * (n + 1), Fault::Cut)
-        } else {
-            reply
-        }
+        if n < 3 { reply.after(1000 * (n + 1), Fault::Cut) } else { reply }
     })
     .await;
     let download = open(&peer, &content, 0).await.unwrap();
@@ -187,20 +162,11 @@ async fn a_range_is_read_and_mended_within_its_bounds() {
     let content = noise(5000);
     let peer = faulty(content.clone(), vec![(10, Fault::Cut)]).await;
     let upstream = registry(&peer);
-    let range = upstream
-        .range(&repository(), &digest(&content), 100, 199)
-        .await
-        .unwrap();
+    let range = upstream.range(&repository(), &digest(&content), 100, 199).await.unwrap();
     assert_eq!((range.start(), range.size()), (100, Some(5000)));
     assert_eq!(rest(range).await.unwrap(), content[100..200]);
-    assert_eq!(
-        ranges(&peer),
-        [Some("bytes=100-199".to_owned()), Some("bytes=110-199".to_owned())]
-    );
-    let tail = upstream
-        .range(&repository(), &digest(&content), 4990, 9999)
-        .await
-        .unwrap();
+    assert_eq!(ranges(&peer), [Some("bytes=100-199".to_owned()), Some("bytes=110-199".to_owned())]);
+    let tail = upstream.range(&repository(), &digest(&content), 4990, 9999).await.unwrap();
     assert_eq!(rest(tail).await.unwrap(), content[4990..]);
 }
 
@@ -211,13 +177,9 @@ async fn lengths_that_are_not_the_descriptors_are_refused() {
         let error = open(&peer, &noise(1000), 0).await.err().unwrap();
         assert!(matches!(error, UpstreamError::Invalid { .. }), "{error}");
     }
-    for part in [
-        "bytes 400-999/1001",
-        "bytes 401-999/1000",
-        "bytes 400-998/1000",
-        "nonsense",
-        "bytes 400-1000/1000",
-    ] {
+    for part in
+        ["bytes 400-999/1001", "bytes 401-999/1000", "bytes 400-998/1000", "nonsense", "bytes 400-1000/1000"]
+    {
         let peer =
             Peer::start(move |_, _| Reply::new(206).header("Content-Range", part).body(noise(600))).await;
         let error = open(&peer, &noise(1000), 400).await.err().unwrap();
@@ -235,20 +197,12 @@ async fn more_than_was_promised_is_not_handed_on() {
         Reply::new(200).header("Transfer-Encoding", "chunked").body(body)
     })
     .await;
-    assert_eq!(
-        rest(open(&peer, &content, 0).await.unwrap()).await.unwrap(),
-        content
-    );
+    assert_eq!(rest(open(&peer, &content, 0).await.unwrap()).await.unwrap(), content);
 }
 
 #[tokio::test]
 async fn encoded_bodies_are_refused() {
-    let peer = Peer::start(|_, _| {
-        Reply::new(200)
-            .header("Content-Encoding", "gzip")
-            .body(noise(1000))
-    })
-    .await;
+    let peer = Peer::start(|_, _| Reply::new(200).header("Content-Encoding", "gzip").body(noise(1000))).await;
     let error = open(&peer, &noise(1000), 0).await.err().unwrap();
     assert!(matches!(error, UpstreamError::Invalid { .. }), "{error}");
 }
@@ -256,10 +210,7 @@ async fn encoded_bodies_are_refused() {
 #[tokio::test]
 async fn the_size_of_a_blob_can_be_asked_for() {
     let peer = Peer::start(|_, _| Reply::new(200).header("Content-Length", 1_u64 << 40)).await;
-    let size = registry(&peer)
-        .blob_size(&repository(), &digest(b""))
-        .await
-        .unwrap();
+    let size = registry(&peer).blob_size(&repository(), &digest(b"")).await.unwrap();
     assert_eq!(size, Some(1 << 40));
     assert_eq!(peer.seen()[0].method, "HEAD");
 }

@@ -54,16 +54,9 @@ async fn the_head_of_a_tag_tells_what_it_can() {
     })
     .await;
     let upstream = registry(&peer);
-    let head = || async {
-        upstream
-            .head(&repository(), &tag(), Duration::from_millis(100))
-            .await
-    };
+    let head = || async { upstream.head(&repository(), &tag(), Duration::from_millis(100)).await };
     let full = head().await.unwrap();
-    assert_eq!(
-        (full.digest, full.size),
-        (Some(told), Some(MANIFEST.len() as u64))
-    );
+    assert_eq!((full.digest, full.size), (Some(told), Some(MANIFEST.len() as u64)));
     assert_eq!(full.media_type.unwrap().as_str(), OCI_IMAGE);
     let poor = head().await.unwrap();
     assert!(poor.digest.is_none() && poor.media_type.is_none());
@@ -76,29 +69,20 @@ async fn the_head_of_a_tag_tells_what_it_can() {
 #[tokio::test]
 async fn other_bytes_than_the_digests_are_asked_for_once_more() {
     let mended = fetch(|n| {
-        manifest().header(
-            "Docker-Content-Digest",
-            digest(if n == 0 { b"else" } else { MANIFEST }),
-        )
+        manifest().header("Docker-Content-Digest", digest(if n == 0 { b"else" } else { MANIFEST }))
     })
     .await;
     assert_eq!((mended.0.unwrap(), mended.1), (digest(MANIFEST), 2));
     let (wrong, requests) = fetch(|_| manifest().header("Docker-Content-Digest", digest(b"else"))).await;
     assert!(is_invalid(&wrong) && requests == 2);
     let peer = Peer::start(|_, _| manifest()).await;
-    let by_digest = registry(&peer)
-        .manifest(&repository(), &Reference::Digest(digest(b"else")))
-        .await;
+    let by_digest = registry(&peer).manifest(&repository(), &Reference::Digest(digest(b"else"))).await;
     assert!(matches!(by_digest, Err(UpstreamError::Invalid { .. })));
 }
 
 #[tokio::test]
 async fn what_is_no_manifest_is_refused_at_once() {
-    let page = |_| {
-        Reply::new(200)
-            .header("Content-Type", "text/html; charset=utf-8")
-            .body("<html>")
-    };
+    let page = |_| Reply::new(200).header("Content-Type", "text/html; charset=utf-8").body("<html>");
     let list = |_| Reply::new(200).body("[null,null,null,null,null]");
     let broken = |_| Reply::new(200).body(r#"{"manifests": 5"#);
     let large = |_| Reply::new(200).body(vec![b' '; MAX_MANIFEST + 1]);
@@ -118,10 +102,7 @@ async fn what_is_no_manifest_is_refused_at_once() {
         fetch(part).await,
         fetch(teapot).await,
     ] {
-        assert!(
-            is_invalid(&result) && requests == 1,
-            "{result:?} after {requests}"
-        );
+        assert!(is_invalid(&result) && requests == 1, "{result:?} after {requests}");
     }
 }
 
@@ -139,32 +120,14 @@ async fn headers_that_are_none_are_an_error() {
 async fn passing_trouble_is_sat_out() {
     let (fetched, requests) = fetch(|n| if n == 0 { Reply::new(500) } else { manifest() }).await;
     assert_eq!((fetched.unwrap(), requests), (digest(MANIFEST), 2));
-    let (fetched, requests) = fetch(|n| {
-        if n == 0 {
-            manifest().after(5, Fault::Cut)
-        } else {
-            manifest()
-        }
-    })
-    .await;
+    let (fetched, requests) =
+        fetch(|n| if n == 0 { manifest().after(5, Fault::Cut) } else { manifest() }).await;
     assert_eq!((fetched.unwrap(), requests), (digest(MANIFEST), 2));
-    let (fetched, requests) = fetch(|n| {
-        if n == 0 {
-            manifest().after(5, Fault::Stall)
-        } else {
-            manifest()
-        }
-    })
-    .await;
+    let (fetched, requests) =
+        fetch(|n| if n == 0 { manifest().after(5, Fault::Stall) } else { manifest() }).await;
     assert_eq!((fetched.unwrap(), requests), (digest(MANIFEST), 2));
-    let (fetched, requests) = fetch(|n| {
-        if n == 0 {
-            Reply::new(429).header("Retry-After", 0)
-        } else {
-            manifest()
-        }
-    })
-    .await;
+    let (fetched, requests) =
+        fetch(|n| if n == 0 { Reply::new(429).header("Retry-After", 0) } else { manifest() }).await;
     assert_eq!((fetched.unwrap(), requests), (digest(MANIFEST), 2));
 }
 
@@ -187,8 +150,5 @@ async fn a_registry_that_is_down_is_named() {
         .await
         .unwrap_err();
     assert!(matches!(error, UpstreamError::Unavailable { .. }));
-    assert!(
-        error.to_string().starts_with("127.0.0.1:1: cannot connect: "),
-        "{error}"
-    );
+    assert!(error.to_string().starts_with("127.0.0.1:1: cannot connect: "), "{error}");
 }

@@ -29,11 +29,7 @@ fn settings(registries: Vec<RegistrySettings>) -> Settings {
         image_path: PathBuf::new(),
         listen: Vec::new(),
         default_registry: None,
-        log: Log {
-            level: LevelFilter::OFF,
-            file: None,
-            format: LogFormat::Text,
-        },
+        log: Log { level: LevelFilter::OFF, file: None, format: LogFormat::Text },
         platform: Platform::host(),
         pull_timeout: Duration::from_millis(300),
         air_gapped: false,
@@ -82,10 +78,7 @@ fn registry(peer: &Peer) -> Arc<Upstream> {
 }
 
 fn me() -> Credentials {
-    Credentials::Basic {
-        user: "me".to_owned(),
-        password: Secret::new("pass:word".to_owned()),
-    }
+    Credentials::Basic { user: "me".to_owned(), password: Secret::new("pass:word".to_owned()) }
 }
 
 /// `me:pass:word`
@@ -117,18 +110,9 @@ async fn rest(mut download: Download) -> Result<Vec<u8>, UpstreamError> {
 
 #[test]
 fn listed_registries_have_their_own_policy_and_others_the_common_one() {
-    let upstreams = Upstreams::new(
-        &settings(vec![entry("https://r.example", Credentials::Anonymous)]),
-        VIA,
-    )
-    .unwrap();
-    assert_eq!(
-        upstreams
-            .get(&"registry.example".parse().unwrap())
-            .policy()
-            .max_downloads,
-        7
-    );
+    let upstreams =
+        Upstreams::new(&settings(vec![entry("https://r.example", Credentials::Anonymous)]), VIA).unwrap();
+    assert_eq!(upstreams.get(&"registry.example".parse().unwrap()).policy().max_downloads, 7);
     let other = "other.example".parse().unwrap();
     assert_eq!(upstreams.get(&other).policy().max_downloads, 4);
     assert!(Arc::ptr_eq(&upstreams.get(&other), &upstreams.get(&other)));
@@ -137,10 +121,8 @@ fn listed_registries_have_their_own_policy_and_others_the_common_one() {
 #[test]
 fn what_cannot_work_is_found_at_the_start() {
     let mut bad = settings(Vec::new());
-    bad.proxy = Proxy::Explicit {
-        url: Secret::new("gopher://me:secret@proxy".to_owned()),
-        except: Vec::new(),
-    };
+    bad.proxy =
+        Proxy::Explicit { url: Secret::new("gopher://me:secret@proxy".to_owned()), except: Vec::new() };
     let error = Upstreams::new(&bad, VIA).err().unwrap().to_string();
     assert!(error.contains("proxy") && !error.contains("secret"), "{error}");
     assert!(Upstreams::new(&settings(Vec::new()), "a\nb").is_err());

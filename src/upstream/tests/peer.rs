@@ -22,10 +22,7 @@ pub struct Request {
 
 impl Request {
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(known, _)| known == name)
-            .map(|(_, value)| value.as_str())
+        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
     fn read(head: &str) -> Self {
@@ -61,13 +58,7 @@ pub enum Fault {
 
 impl Reply {
     pub fn new(status: u16) -> Self {
-        Self {
-            status,
-            headers: Vec::new(),
-            body: Vec::new(),
-            after: None,
-            delay: Duration::ZERO,
-        }
+        Self { status, headers: Vec::new(), body: Vec::new(), after: None, delay: Duration::ZERO }
     }
 
     pub fn header(mut self, name: &str, value: impl ToString) -> Self {
@@ -93,10 +84,7 @@ impl Reply {
 
     /// The whole, or the part a Range asks for.
     pub fn content(request: &Request, content: &[u8]) -> Self {
-        let Some(range) = request
-            .header("range")
-            .and_then(|range| range.strip_prefix("bytes="))
-        else {
+        let Some(range) = request.header("range").and_then(|range| range.strip_prefix("bytes=")) else {
             return Self::new(200).body(content);
         };
         let (first, last) = range.split_once('-').unwrap();
@@ -163,16 +151,8 @@ async fn converse(
             let line = line.to_ascii_lowercase();
             line.starts_with("content-length:") || line.starts_with("transfer-encoding:")
         });
-        let length = if framed {
-            String::new()
-        } else {
-            format!("Content-Length: {}\r\n", reply.body.len())
-        };
-        let head = format!(
-            "HTTP/1.1 {} X\r\n{}{length}\r\n",
-            reply.status,
-            reply.headers.concat()
-        );
+        let length = if framed { String::new() } else { format!("Content-Length: {}\r\n", reply.body.len()) };
+        let head = format!("HTTP/1.1 {} X\r\n{}{length}\r\n", reply.status, reply.headers.concat());
         let _ = stream.write_all(head.as_bytes()).await;
         if request.method == "HEAD" {
             continue;

@@ -18,10 +18,7 @@ async fn a_redirect_to_another_host_is_followed_without_credentials_and_with_the
     let location = storage.url("/bucket/x?signature=s3cret");
     let peer = Peer::start(move |_, _| Reply::redirect(&location)).await;
     let upstream = upstream(&peer.url(""), Credentials::Token(Secret::new("mine".to_owned())));
-    let download = upstream
-        .blob(&repository(), &digest(&content), 100, Some(1000))
-        .await
-        .unwrap();
+    let download = upstream.blob(&repository(), &digest(&content), 100, Some(1000)).await.unwrap();
     assert_eq!(rest(download).await.unwrap(), content[100..]);
     assert_eq!(peer.seen()[0].header("authorization"), Some("Bearer mine"));
     assert_eq!(storage.seen()[0].header("authorization"), None);
@@ -33,18 +30,12 @@ async fn another_host_cannot_ask_for_credentials_and_its_errors_show_no_signatur
     let storage = Peer::start(|_, _| Reply::new(401).header("WWW-Authenticate", "Basic realm=x")).await;
     let location = storage.url("/bucket/x?signature=s3cret");
     let peer = Peer::start(move |_, _| Reply::redirect(&location)).await;
-    let error = upstream(&peer.url(""), me())
-        .manifest(&repository(), &tag())
-        .await
-        .unwrap_err();
+    let error = upstream(&peer.url(""), me()).manifest(&repository(), &tag()).await.unwrap_err();
     assert!(matches!(error, UpstreamError::Denied { .. }), "{error}");
     assert_eq!(storage.seen().len(), 1);
     let location = "http://127.0.0.1:1/bucket/x?signature=s3cret";
     let peer = Peer::start(move |_, _| Reply::redirect(location)).await;
-    let error = upstream(&peer.url(""), me())
-        .manifest(&repository(), &tag())
-        .await
-        .unwrap_err();
+    let error = upstream(&peer.url(""), me()).manifest(&repository(), &tag()).await.unwrap_err();
     assert!(!format!("{error} {error:?}").contains("s3cret"), "{error:?}");
 }
 
@@ -72,20 +63,9 @@ async fn an_unlisted_registry_on_a_private_address_is_refused() {
     let peer = Peer::start(|_, _| Reply::new(200)).await;
     let upstreams = Upstreams::new(&settings(Vec::new()), VIA).unwrap();
     let port = peer.address.port();
-    let names = [
-        "127.0.0.1",
-        "127.1",
-        "2130706433",
-        "[::1]",
-        "[::ffff:127.0.0.1]",
-        "localhost",
-    ];
+    let names = ["127.0.0.1", "127.1", "2130706433", "[::1]", "[::ffff:127.0.0.1]", "localhost"];
     for name in names.map(|host| format!("{host}:{port}")) {
-        let error = upstreams
-            .get(&name.parse().unwrap())
-            .manifest(&repository(), &tag())
-            .await
-            .unwrap_err();
+        let error = upstreams.get(&name.parse().unwrap()).manifest(&repository(), &tag()).await.unwrap_err();
         assert!(matches!(error, UpstreamError::Refused { .. }), "{name}: {error}");
     }
     assert!(peer.seen().is_empty());

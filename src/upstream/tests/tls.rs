@@ -68,18 +68,12 @@ async fn fetch(url: String, tls: ClientTls) -> Result<(), UpstreamError> {
 async fn a_registry_is_believed_whose_certificate_the_configured_authority_vouches_for() {
     let (own, other) = (certificate("localhost"), certificate("localhost"));
     let port = serve(own.path(), None).await;
-    let with = |ca: &tempfile::TempDir| ClientTls {
-        ca: Some(ca.path().join("cert.pem")),
-        ..ClientTls::default()
-    };
-    fetch(format!("https://localhost:{port}"), with(&own))
-        .await
-        .unwrap();
-    for (host, tls) in [
-        ("localhost", with(&other)),
-        ("localhost", ClientTls::default()),
-        ("127.0.0.1", with(&own)),
-    ] {
+    let with =
+        |ca: &tempfile::TempDir| ClientTls { ca: Some(ca.path().join("cert.pem")), ..ClientTls::default() };
+    fetch(format!("https://localhost:{port}"), with(&own)).await.unwrap();
+    for (host, tls) in
+        [("localhost", with(&other)), ("localhost", ClientTls::default()), ("127.0.0.1", with(&own))]
+    {
         let error = fetch(format!("https://{host}:{port}"), tls).await.unwrap_err();
         assert!(error.to_string().contains("certificate"), "{error}");
     }
@@ -89,10 +83,7 @@ async fn a_registry_is_believed_whose_certificate_the_configured_authority_vouch
 async fn anybody_is_believed_where_that_is_configured() {
     let own = certificate("elsewhere.example");
     let port = serve(own.path(), None).await;
-    let tls = ClientTls {
-        insecure_skip_verify: true,
-        ..ClientTls::default()
-    };
+    let tls = ClientTls { insecure_skip_verify: true, ..ClientTls::default() };
     fetch(format!("https://localhost:{port}"), tls).await.unwrap();
 }
 
@@ -100,18 +91,9 @@ async fn anybody_is_believed_where_that_is_configured() {
 async fn our_certificate_is_shown() {
     let (own, client) = (certificate("localhost"), certificate("client.example"));
     let port = serve(own.path(), Some(client.path())).await;
-    let with = |identity| ClientTls {
-        ca: Some(own.path().join("cert.pem")),
-        identity,
-        ..ClientTls::default()
-    };
+    let with =
+        |identity| ClientTls { ca: Some(own.path().join("cert.pem")), identity, ..ClientTls::default() };
     let shown = (client.path().join("cert.pem"), client.path().join("key.pem"));
-    fetch(format!("https://localhost:{port}"), with(Some(shown)))
-        .await
-        .unwrap();
-    assert!(
-        fetch(format!("https://localhost:{port}"), with(None))
-            .await
-            .is_err()
-    );
+    fetch(format!("https://localhost:{port}"), with(Some(shown))).await.unwrap();
+    assert!(fetch(format!("https://localhost:{port}"), with(None)).await.is_err());
 }
