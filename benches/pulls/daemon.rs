@@ -29,6 +29,7 @@ impl Daemon {
             .arg("--config-file")
             .arg(&file)
             .arg("serve")
+            .args(std::env::var("BENCH_LOG_LEVEL").map(|level| format!("--log-level={level}")))
             .stdout(Stdio::null())
             .spawn()
             .expect("start the daemon");

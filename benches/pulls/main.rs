@@ -22,7 +22,7 @@ const MIB: usize = 1 << 20;
 
 fn main() {
     let only: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
-    let wanted = |name: &str| only.is_empty() || only.iter().any(|part| name.contains(part.as_str()));
+    let wanted = |name: &str| only.is_empty() || only.iter().any(|part| part == name);
     let folder = tempfile::Builder::new().prefix("ociregistry-bench-").tempdir().expect("a temporary folder");
 
     let content = Content::make();

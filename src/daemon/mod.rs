@@ -67,7 +67,12 @@ pub fn serve(settings: Settings, banner: String) -> Result<(), ServeError> {
     let upstreams = Upstreams::new(&settings, &format!("1.1 {via}"))?;
 
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let runtime = tokio::runtime::Builder::new_multi_thread().thread_name("pull").enable_all().build()?;
+    // Small files are read and written on it; one thread that waits for a disk must not be all there is.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads.max(4))
+        .thread_name("pull")
+        .enable_all()
+        .build()?;
     let rules = rules(&settings, &listeners);
     let pull = Pull::new(settings, store.clone(), upstreams, runtime.handle().clone());
     let (shut_down, shutdown) = watch::channel(false);

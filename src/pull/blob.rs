@@ -35,6 +35,27 @@ enum Place {
     Upstream,
 }
 
+/// Where a blob was found.
+enum Where {
+    Stored(Arc<File>, u64),
+    InFlight(Seat),
+    Upstream(u64),
+}
+
+/// Waits until a client can be given headers: the blob's size.
+async fn answerable(seat: &Seat) -> Result<u64, PullError> {
+    let mut progress = seat.flight.progress();
+    // Its sender lives in the flight, which we hold.
+    let _ = tokio::time::timeout(ANSWER_WITHIN, progress.wait_for(|progress| progress.can_answer())).await;
+    let progress = progress.borrow();
+    match (&progress.state, progress.size) {
+        (State::Failed(error), _) => Err(error.clone()),
+        // Late, but the length can be promised: the client waits for bytes as long as it likes.
+        (_, Some(size)) => Ok(size),
+        (_, None) => Err(PullError::TooLate),
+    }
+}
+
 impl Pull {
     /// Finds a blob. `offset` is where the client wants to begin. A HEAD starts no download. Answers or fails
     /// within 25 s.
@@ -45,27 +66,41 @@ impl Pull {
         want: Want,
         offset: u64,
     ) -> Result<Blob, PullError> {
-        let (origin, size, place) = match self.store.blob(digest).await {
-            Ok(Some((file, size))) => (Origin::Hit, size, Place::Stored(file)),
-            Ok(None) => self.missing_blob(name, digest, want, offset).await?,
-            Err(error) => {
-                tracing::error!(path = %error.path.display(), "{error}: fetching it anew");
-                self.missing_blob(name, digest, want, offset).await?
+        let (origin, size, place) = match self.store.blob_at_hand(digest) {
+            Some((file, size)) => (Origin::Hit, size, Place::Stored(file)),
+            None => {
+                let (pull, name, digest) = (self.clone(), name.clone(), *digest);
+                let find = async move { pull.find_blob(&name, &digest, want, offset).await };
+                match in_time(async { self.runtime.spawn(find).await.unwrap_or(Err(PullError::Lost)) })
+                    .await?
+                {
+                    Where::Stored(file, size) => (Origin::Hit, size, Place::Stored(file)),
+                    Where::Upstream(size) => (Origin::Miss, size, Place::Upstream),
+                    Where::InFlight(seat) => {
+                        let size = answerable(&seat).await?;
+                        (Origin::Miss, size, Place::InFlight(seat))
+                    }
+                }
             }
         };
         self.count(origin);
         Ok(Blob { digest: *digest, size, origin, name: name.clone(), place })
     }
 
-    async fn missing_blob(
+    async fn find_blob(
         self: &Arc<Self>,
         name: &Name,
         digest: &Digest,
         want: Want,
         offset: u64,
-    ) -> Result<(Origin, u64, Place), PullError> {
+    ) -> Result<Where, PullError> {
+        match self.store.blob(digest) {
+            Ok(Some((file, size))) => return Ok(Where::Stored(file, size)),
+            Ok(None) => {}
+            Err(error) => tracing::error!(path = %error.path.display(), "{error}: fetching it anew"),
+        }
         let image = Image { name: name.clone(), reference: Reference::Digest(*digest) };
-        if self.store.reference(&image).await.is_some() {
+        if self.store.reference(&image).is_some() {
             return Err(PullError::IsManifest);
         }
         if self.settings.air_gapped {
@@ -78,38 +113,19 @@ impl Pull {
             return Err(PullError::RecentlyWrong);
         }
         if want == Want::Head {
-            let size = in_time(self.blob_size(name, digest)).await?;
-            return Ok((Origin::Miss, size, Place::Upstream));
+            return self.blob_size(name, digest).await.map(Where::Upstream);
         }
         let launch = |flight| self.launch(flight, name.clone());
-        let seat = self.flights.join(*digest, self.named.get(digest), launch);
-        let mut progress = seat.flight.progress();
-        // Its sender lives in the flight, which we hold.
-        let _ =
-            tokio::time::timeout(ANSWER_WITHIN, progress.wait_for(|progress| progress.can_answer())).await;
-        let (state, size) = {
-            let progress = progress.borrow();
-            (progress.state.clone(), progress.size)
-        };
-        match (state, size) {
-            (State::Failed(error), _) => Err(error),
-            // Late, but the length can be promised: the client waits for bytes as long as it likes.
-            (_, Some(size)) => Ok((Origin::Miss, size, Place::InFlight(seat))),
-            (_, None) => Err(PullError::TooLate),
-        }
+        Ok(Where::InFlight(self.flights.join(*digest, self.named.get(digest), launch)))
     }
 
-    async fn blob_size(self: &Arc<Self>, name: &Name, digest: &Digest) -> Result<u64, PullError> {
+    async fn blob_size(&self, name: &Name, digest: &Digest) -> Result<u64, PullError> {
         if let Some(size) = self.flights.get(digest).and_then(|flight| flight.progress().borrow().size) {
             return Ok(size);
         }
-        let (pull, name, digest) = (self.clone(), name.clone(), *digest);
-        let ask = async move {
-            let size = pull.upstreams.get(&name.registry).blob_size(&name.repository, &digest).await?;
-            // Some send no length to a HEAD; then what a manifest said is all there is.
-            size.or_else(|| pull.named.get(&digest)).ok_or(PullError::TooLate)
-        };
-        self.runtime.spawn(ask).await.unwrap_or(Err(PullError::Lost))
+        let size = self.upstreams.get(&name.registry).blob_size(&name.repository, digest).await?;
+        // Some send no length to a HEAD; then what a manifest said is all there is.
+        size.or_else(|| self.named.get(digest)).ok_or(PullError::TooLate)
     }
 
     /// The bytes `range` of a blob, within its size.

@@ -7,11 +7,11 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::flight::{Flight, State};
-use super::slots::Slots;
+use super::slots::{Slots, Weight};
 use super::{Pull, PullError, What};
 use crate::config::Abandoned;
 use crate::oci::{Digest, Image, Name, Reference};
-use crate::store::{Partial, StoreError, Verified};
+use crate::store::{Partial, SMALL, StoreError, Verified};
 use crate::upstream::UpstreamError;
 
 /// Chunks between the wire and the disk; each is at most some 400 kB.
@@ -60,14 +60,14 @@ impl Pull {
 
     /// The verified blob; none when another flight brought it just before this one began.
     async fn download(&self, flight: &Arc<Flight>, name: &Name) -> Result<Option<Verified>, PullError> {
-        let _slot = self.slots(name).take(flight.readers()).await;
-        if let Some((file, size)) = self.store.blob(&flight.digest).await? {
+        let hint = flight.progress().borrow().size;
+        let weight = if hint.is_some_and(|size| size <= SMALL) { Weight::Small } else { Weight::Large };
+        let _slot = self.slots(name).take(weight, flight.readers()).await;
+        if let Some((file, size)) = self.store.blob(&flight.digest)? {
             flight.opened(file, size);
             return Ok(None);
         }
-        let (store, digest) = (self.store.clone(), flight.digest);
-        let begun = tokio::task::spawn_blocking(move || store.begin(digest)).await;
-        let mut partial = begun.map_err(|_| PullError::Lost)??;
+        let mut partial = self.begin(flight.digest).await?;
         flight.opened(partial.file().clone(), partial.length());
         if partial.size() != Some(partial.length()) {
             partial = match self.settings.abandoned {
@@ -81,7 +81,16 @@ impl Pull {
         Ok(Some(partial.finish()?))
     }
 
-    /// Moves all bytes that are missing. The wire is read while the disk is written.
+    async fn begin(&self, digest: Digest) -> Result<Partial, PullError> {
+        if !self.store.has_partial(&digest) {
+            return Ok(self.store.begin(digest)?);
+        }
+        // What is there is hashed again, and that takes its time.
+        let store = self.store.clone();
+        Ok(tokio::task::spawn_blocking(move || store.begin(digest)).await.map_err(|_| PullError::Lost)??)
+    }
+
+    /// Moves all bytes that are missing.
     async fn transfer(
         &self,
         flight: &Arc<Flight>,
@@ -104,24 +113,44 @@ impl Pull {
         let mut skip = from - download.start().min(from);
         let size = download.size().or(partial.size());
         flight.running(size);
+        let mut next = async || {
+            loop {
+                let Some(mut chunk) = download.chunk().await? else { return Ok::<_, UpstreamError>(None) };
+                if skip > 0 {
+                    let skipped =
+                        chunk.split_to(chunk.len().min(usize::try_from(skip).unwrap_or(usize::MAX)));
+                    skip -= skipped.len() as u64;
+                }
+                if !chunk.is_empty() {
+                    return Ok(Some(chunk));
+                }
+            }
+        };
+        if size.is_some_and(|size| size <= SMALL) {
+            // Nobody reads it before it is complete, and a thread would cost more than the writing.
+            let mut partial = partial;
+            while let Some(chunk) = next().await? {
+                partial.append(&chunk)?;
+            }
+            flight.wrote(partial.length());
+            return Ok(partial);
+        }
+        // The wire is read while the disk is written.
         let (sender, receiver) = mpsc::channel::<Bytes>(AHEAD);
         let writer = {
             let (flight, name) = (flight.clone(), name.clone());
             tokio::task::spawn_blocking(move || write(partial, &name, size, receiver, &flight))
         };
         let ended = loop {
-            let mut chunk = match download.chunk().await {
-                Ok(Some(chunk)) => chunk,
+            match next().await {
+                Ok(Some(chunk)) => {
+                    // A writer that has gone has failed, and says why.
+                    if sender.send(chunk).await.is_err() {
+                        break Ok(());
+                    }
+                }
                 Ok(None) => break Ok(()),
                 Err(error) => break Err(error),
-            };
-            if skip > 0 {
-                let skipped = chunk.split_to(chunk.len().min(usize::try_from(skip).unwrap_or(usize::MAX)));
-                skip -= skipped.len() as u64;
-            }
-            if !chunk.is_empty() && sender.send(chunk).await.is_err() {
-                // The writer has failed, and says why.
-                break Ok(());
             }
         };
         drop(sender);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{Found, Origin, Pull, PullError};
 use crate::config::Age;
-use crate::oci::{Image, Kind, Manifest, Name, Reference};
+use crate::oci::{Descriptor, Image, Kind, Manifest, Name, Reference};
 use crate::store::Record;
 use crate::upstream::UpstreamError;
 
@@ -85,7 +85,7 @@ impl Pull {
         if error.is_denied() || !allowed {
             return Err(error);
         }
-        if !self.is_complete(&image.name, &held).await {
+        if !self.is_complete(&image.name, &held) {
             tracing::warn!("not serving \"{image}\" stale, since not all of it is in the cache");
             return Err(error);
         }
@@ -95,36 +95,26 @@ impl Pull {
 
     /// Whether an image could be pulled without upstream: a client that got a manifest from us gets the rest
     /// from us, or fails. Of an index, one of its images is enough.
-    async fn is_complete(&self, name: &Name, found: &Found) -> bool {
+    fn is_complete(&self, name: &Name, found: &Found) -> bool {
         let Some(manifest) = Manifest::parse(Some(found.record.media_type.as_str()), &found.bytes) else {
             return true;
         };
         match manifest.kind() {
-            Kind::Image => self.has_blobs(manifest).await,
+            Kind::Image => self.has_blobs(&manifest),
             Kind::Other => true,
-            Kind::Index if manifest.manifests.is_empty() => true,
             Kind::Index => {
-                for child in &manifest.manifests {
+                let is_whole = |child: &Descriptor| {
                     let image = Image { name: name.clone(), reference: Reference::Digest(child.digest) };
-                    let (Some(record), Some(bytes)) =
-                        (self.store.reference(&image).await, self.store.manifest(&child.digest).await)
-                    else {
-                        continue;
-                    };
-                    if let Some(manifest) = Manifest::parse(Some(record.media_type.as_str()), &bytes)
-                        && self.has_blobs(manifest).await
-                    {
-                        return true;
-                    }
-                }
-                false
+                    self.held(&image)
+                        .and_then(|held| Manifest::parse(Some(held.record.media_type.as_str()), &held.bytes))
+                        .is_some_and(|manifest| self.has_blobs(&manifest))
+                };
+                manifest.manifests.is_empty() || manifest.manifests.iter().any(is_whole)
             }
         }
     }
 
-    async fn has_blobs(&self, manifest: Manifest) -> bool {
-        let store = self.store.clone();
-        let all = move || manifest.blobs.iter().all(|blob| blob.foreign || store.has_blob(&blob.digest));
-        tokio::task::spawn_blocking(all).await.unwrap_or(false)
+    fn has_blobs(&self, manifest: &Manifest) -> bool {
+        manifest.blobs.iter().all(|blob| blob.foreign || self.store.has_blob(&blob.digest))
     }
 }

@@ -23,16 +23,23 @@ pub struct Found {
 impl Pull {
     /// Finds a manifest by tag or digest. Answers or fails within 25 s.
     pub async fn manifest(self: &Arc<Self>, image: &Image, want: Want) -> Result<Found, PullError> {
-        let found = match self.held(image).await {
-            Some(held) if self.is_fresh(image, &held.record) => Ok(held),
-            Some(held) => in_time(self.check(image, held)).await,
-            None => in_time(self.miss(image)).await,
-        }?;
+        let at_hand = || {
+            let record = self.store.reference_at_hand(image)?;
+            let bytes = self.store.manifest_at_hand(&record.digest)?;
+            self.is_fresh(image, &record).then_some(Found { record, bytes, origin: Origin::Hit, age: None })
+        };
+        let found = match at_hand() {
+            Some(found) => found,
+            None => {
+                let (pull, image) = (self.clone(), image.clone());
+                let find = async move { pull.find_manifest(&image).await };
+                in_time(async { self.runtime.spawn(find).await.unwrap_or(Err(PullError::Lost)) }).await?
+            }
+        };
         self.count(found.origin);
         self.store.touch(image, &found.record);
-        match found.origin {
-            Origin::Hit => tracing::info!("serving manifest from cache: \"{image}\""),
-            Origin::Miss | Origin::Stale => {}
+        if found.origin == Origin::Hit {
+            tracing::info!("serving manifest from cache: \"{image}\"");
         }
         if want == Want::Body {
             self.prefetch(image, &found);
@@ -40,10 +47,18 @@ impl Pull {
         Ok(found)
     }
 
+    async fn find_manifest(self: &Arc<Self>, image: &Image) -> Result<Found, PullError> {
+        match self.held(image) {
+            Some(held) if self.is_fresh(image, &held.record) => Ok(held),
+            Some(held) => self.check(image, held).await,
+            None => self.miss(image).await,
+        }
+    }
+
     /// What the store has. A name without its bytes is nothing.
-    async fn held(&self, image: &Image) -> Option<Found> {
-        let record = self.store.reference(image).await?;
-        let bytes = self.store.manifest(&record.digest).await?;
+    pub(super) fn held(&self, image: &Image) -> Option<Found> {
+        let record = self.store.reference(image)?;
+        let bytes = self.store.manifest(&record.digest)?;
         Some(Found { record, bytes, origin: Origin::Hit, age: None })
     }
 
@@ -84,7 +99,7 @@ impl Pull {
         let asked = match image.reference {
             // A child of an index that we hold goes with that index.
             Reference::Digest(_) => self.named.get(&digest).is_none(),
-            Reference::Tag(_) => self.store.reference(&by_digest).await.is_some_and(|known| known.asked),
+            Reference::Tag(_) => self.store.reference(&by_digest).is_some_and(|known| known.asked),
         };
         self.learn(&fetched.manifest);
         let record = Arc::new(Record::fetched_now(digest, media_type, size, asked));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Found, Pull, Want};
 use crate::config::Prefetch;
-use crate::oci::{Image, Kind, Manifest, Reference};
+use crate::oci::{Descriptor, Image, Kind, Manifest, Reference};
 
 impl Pull {
     /// Starts the downloads of a manifest that has just been fetched and whose bytes a client has now asked for,
@@ -24,13 +24,8 @@ impl Pull {
             };
             match manifest.kind() {
                 Kind::Image => {
-                    let store = pull.store.clone();
-                    let missing = move || {
-                        let mut blobs = manifest.blobs;
-                        blobs.retain(|blob| !blob.foreign && !store.has_blob(&blob.digest));
-                        blobs
-                    };
-                    for blob in tokio::task::spawn_blocking(missing).await.unwrap_or_default() {
+                    let missing = |blob: &&Descriptor| !blob.foreign && !pull.store.has_blob(&blob.digest);
+                    for blob in manifest.blobs.iter().filter(missing) {
                         let launch = |flight| pull.launch(flight, name.clone());
                         pull.flights.start(blob.digest, Some(blob.size), launch);
                     }

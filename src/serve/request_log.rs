@@ -49,9 +49,9 @@ impl Drop for Entry {
             status,
             bytes,
             latency = ?self.begun.elapsed(),
-            host,
+            host = %host,
             ip = %client.ip(),
-            cache = self.cache,
+            cache = self.cache.map(tracing::field::display),
             cut = self.cut,
             "{method}:{uri}",
         );

@@ -80,66 +80,72 @@ impl Store {
         &self.id
     }
 
-    /// What we hold under a name, if anything.
-    pub async fn reference(&self, image: &Image) -> Option<Arc<Record>> {
+    /// What we hold under a name, if memory knows.
+    pub fn reference_at_hand(&self, image: &Image) -> Option<Arc<Record>> {
+        self.references.get(image).or_else(|| self.pending.reference(image)?)
+    }
+
+    /// What we hold under a name, if anything. May read the disk.
+    pub fn reference(&self, image: &Image) -> Option<Arc<Record>> {
         if let Some(record) = self.references.get(image) {
             return Some(record);
         }
-        match lock(&self.pending.references).get(image) {
-            Some(Change::Put(record)) => return Some(record.clone()),
-            Some(Change::Remove) => return None,
-            None => {}
+        if let Some(known) = self.pending.reference(image) {
+            return known;
         }
-        let (path, reference) = (self.layout.reference(image), image.reference.clone());
-        let record = Arc::new(blocking(move || read_record(&path, &reference)).await??);
+        let record = Arc::new(read_record(&self.layout.reference(image), &image.reference)?);
         // Something newer may have come while the disk was asked; that must not be replaced.
-        let record = match lock(&self.pending.references).get(image) {
-            Some(Change::Put(newer)) => newer.clone(),
-            Some(Change::Remove) => return None,
-            None => record,
-        };
-        self.references.get_or_insert_with(image, || Ok::<_, ()>(record)).ok()
+        match self.pending.reference(image) {
+            Some(newer) => newer,
+            None => self.references.get_or_insert_with(image, || Ok::<_, ()>(record)).ok(),
+        }
     }
 
-    /// A manifest's bytes, hashed when they come from disk. Wrong ones are put aside and are none.
-    pub async fn manifest(&self, digest: &Digest) -> Option<Bytes> {
-        if let Some(bytes) = self.manifests.get(digest) {
-            return Some(bytes);
-        }
-        if let Some(bytes) = lock(&self.pending.manifests).get(digest) {
-            return Some(bytes.clone());
-        }
-        let (layout, want) = (self.layout.clone(), *digest);
-        let bytes = blocking(move || read_manifest(&layout, &want)).await??;
-        self.manifests.insert(*digest, bytes.clone());
-        Some(bytes)
+    /// A manifest's bytes, if they are in memory.
+    pub fn manifest_at_hand(&self, digest: &Digest) -> Option<Bytes> {
+        self.manifests.get(digest).or_else(|| lock(&self.pending.manifests).get(digest).cloned())
     }
 
-    /// A blob's file and size in bytes.
-    pub async fn blob(&self, digest: &Digest) -> Result<Option<(Arc<File>, u64)>, StoreError> {
-        if let Some(blob) = lock(&self.pending.blobs).get(digest) {
-            return Ok(Some((blob.file.clone(), blob.size)));
+    /// A manifest's bytes, hashed when they come from disk. Wrong ones are put aside and are none. May read the
+    /// disk.
+    pub fn manifest(&self, digest: &Digest) -> Option<Bytes> {
+        self.manifest_at_hand(digest).or_else(|| {
+            let bytes = read_manifest(&self.layout, digest)?;
+            self.manifests.insert(*digest, bytes.clone());
+            Some(bytes)
+        })
+    }
+
+    /// A blob's file and size in bytes, if opening it does not touch the disk: mostly the kernel knows the name.
+    pub fn blob_at_hand(&self, digest: &Digest) -> Option<(Arc<File>, u64)> {
+        self.pending.blob(digest).or_else(|| {
+            let file = open_cached(&self.layout.blob(digest)).ok()?;
+            let size = file.metadata().ok()?.len();
+            Some((Arc::new(file), size))
+        })
+    }
+
+    /// A blob's file and size in bytes. May touch the disk.
+    pub fn blob(&self, digest: &Digest) -> Result<Option<(Arc<File>, u64)>, StoreError> {
+        if let Some(blob) = self.pending.blob(digest) {
+            return Ok(Some(blob));
         }
         let path = self.layout.blob(digest);
-        // Mostly the name is in the kernel's cache, and opening does not touch the disk.
-        let opened = match open_cached(&path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(_) => {
-                let path = path.clone();
-                blocking(move || File::open(path)).await.unwrap_or_else(|| Err(ErrorKind::Interrupted.into()))
-            }
-            opened => opened,
-        };
-        match opened.and_then(|file| file.metadata().map(|data| (Arc::new(file), data.len()))) {
-            Ok(blob) => Ok(Some(blob)),
+        match File::open(&path).and_then(|file| Ok((file.metadata()?.len(), file))) {
+            Ok((size, file)) => Ok(Some((Arc::new(file), size))),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(StoreError::on("open", &path)(error)),
         }
     }
 
-    /// Whether a blob is there. Blocks.
+    /// Whether a blob is there. May touch the disk.
     pub fn has_blob(&self, digest: &Digest) -> bool {
         lock(&self.pending.blobs).contains_key(digest) || self.layout.blob(digest).exists()
+    }
+
+    /// Whether an earlier download of a blob left something to go on from. May touch the disk.
+    pub fn has_partial(&self, digest: &Digest) -> bool {
+        self.layout.sidecar(digest).exists()
     }
 
     /// Begins or resumes the download of a blob. There must be one at a time for a digest. Blocks.

@@ -148,6 +148,9 @@ impl Partial {
 
     /// Cuts the file to what is known to be good, and takes that into the hash.
     fn hash_again(&mut self, known: u64) -> Result<(), StoreError> {
+        if known == 0 {
+            return Ok(());
+        }
         let error = |operation| StoreError::on(operation, &self.path);
         let present = self.file.metadata().map_err(error("look at"))?.len();
         let known = known.min(present);

@@ -11,6 +11,7 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -24,7 +25,7 @@ use crate::oci::{Digest, Image};
 const BACKLOG: usize = 1024;
 
 /// From so many files in a batch on, the file system is synced as a whole.
-const SYNCFS_FROM: usize = 96;
+const SYNCFS_FROM: usize = 64;
 
 /// Threads that sync the files of a smaller batch.
 const SYNC_THREADS: usize = 8;
@@ -67,6 +68,18 @@ pub fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 impl Pending {
+    pub fn blob(&self, digest: &Digest) -> Option<(Arc<File>, u64)> {
+        lock(&self.blobs).get(digest).map(|blob| (blob.file.clone(), blob.size))
+    }
+
+    /// What a name is about to be; the inner none is one that is about to be gone.
+    pub fn reference(&self, image: &Image) -> Option<Option<Arc<Record>>> {
+        match lock(&self.references).get(image)? {
+            Change::Put(record) => Some(Some(record.clone())),
+            Change::Remove => Some(None),
+        }
+    }
+
     fn add(&self, work: &Work) {
         match work {
             Work::Blob(blob) => {
@@ -187,7 +200,9 @@ impl Writer {
         while jobs.blocking_recv_many(&mut batch, BACKLOG) > 0 {
             let (works, permits): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
             let works: Vec<Work> = works.into_iter().flatten().collect();
+            let begun = Instant::now();
             self.write_batch(&works);
+            tracing::debug!(works = works.len(), took = ?begun.elapsed(), "published a batch");
             works.iter().for_each(|work| self.pending.done(work));
             drop(permits);
         }
@@ -264,7 +279,7 @@ impl Writer {
 
     /// Syncs files, renames them, syncs the folders they are then in. What fails is discarded, and reported.
     fn put_in_place(&self, moves: Vec<Move>) {
-        let results = self.sync_files(&moves);
+        let results = self.sync(&moves.iter().map(|one| &*one.file).collect::<Vec<_>>());
         let mut folders = HashSet::new();
         for (Move { from, to, .. }, result) in moves.iter().zip(results) {
             let result = result.map_err(StoreError::on("sync", from)).and_then(|()| {
@@ -275,31 +290,43 @@ impl Writer {
                 partial::remove(from);
             }
         }
-        for folder in folders {
-            if let Err(error) = File::open(&folder).and_then(|folder| folder.sync_all()) {
-                report(&StoreError::on("sync folder", &folder)(error));
+        let open = |path: &PathBuf| {
+            File::open(path).map_err(StoreError::on("open", path)).map_err(|e| report(&e)).ok()
+        };
+        let (paths, opened): (Vec<_>, Vec<_>) =
+            folders.iter().filter_map(|path| Some((path, open(path)?))).unzip();
+        for (path, result) in paths.into_iter().zip(self.sync(&opened.iter().collect::<Vec<_>>())) {
+            if let Err(error) = result {
+                report(&StoreError::on("sync folder", path)(error));
             }
         }
     }
 
-    fn sync_files(&self, moves: &[Move]) -> Vec<io::Result<()>> {
-        if moves.len() >= SYNCFS_FROM {
+    /// Syncs files or folders, each with its result.
+    fn sync(&self, files: &[&File]) -> Vec<io::Result<()>> {
+        if files.len() >= SYNCFS_FROM {
             let whole = File::open(&self.layout.root).and_then(|root| Ok(nix::unistd::syncfs(root)?));
             if whole.is_ok() {
-                return moves.iter().map(|_| Ok(())).collect();
+                return files.iter().map(|_| Ok(())).collect();
             }
         }
-        if moves.len() < 4 {
-            return moves.iter().map(|one| one.file.sync_all()).collect();
+        if files.len() < 4 {
+            return files.iter().map(|file| file.sync_all()).collect();
         }
-        let share = moves.len().div_ceil(SYNC_THREADS);
         std::thread::scope(|scope| {
-            let parts: Vec<_> = moves
-                .chunks(share)
-                .map(|part| scope.spawn(|| part.iter().map(|one| one.file.sync_all()).collect::<Vec<_>>()))
+            let parts: Vec<_> = files
+                .chunks(files.len().div_ceil(SYNC_THREADS))
+                .map(|part| scope.spawn(|| part.iter().map(|file| file.sync_all()).collect::<Vec<_>>()))
                 .collect();
-            let lost = || vec![Err(io::Error::other("the syncing thread died"))];
-            parts.into_iter().flat_map(|part| part.join().unwrap_or_else(|_| lost())).collect()
+            let died = |part: &[&File]| {
+                part.iter().map(|_| Err(io::Error::other("the syncing thread died"))).collect()
+            };
+            let shares = files.chunks(files.len().div_ceil(SYNC_THREADS));
+            parts
+                .into_iter()
+                .zip(shares)
+                .flat_map(|(part, share)| part.join().unwrap_or_else(|_| died(share)))
+                .collect()
         })
     }
 }

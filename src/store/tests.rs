@@ -38,15 +38,15 @@ async fn a_blob_is_found_before_and_after_it_is_durable() {
     let mut partial = store.begin(digest(bytes)).unwrap();
     partial.expect(&name(), Some(7)).unwrap();
     partial.append(bytes).unwrap();
-    assert!(store.blob(&digest(bytes)).await.unwrap().is_none());
+    assert!(store.blob(&digest(bytes)).unwrap().is_none());
     store.publish_blob(Arc::new(partial.finish().unwrap())).await;
-    assert_eq!(store.blob(&digest(bytes)).await.unwrap().unwrap().1, 7);
+    assert_eq!(store.blob(&digest(bytes)).unwrap().unwrap().1, 7);
     store.close();
     let path = folder.path().join("blobs").join(digest(bytes).hex());
     assert_eq!(fs::read(&path).unwrap(), bytes);
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
     assert_eq!(fs::read_dir(folder.path().join("partial")).unwrap().count(), 0);
-    assert_eq!(store.blob(&digest(bytes)).await.unwrap().unwrap().1, 7);
+    assert_eq!(store.blob(&digest(bytes)).unwrap().unwrap().1, 7);
 }
 
 #[test]
@@ -121,15 +121,15 @@ async fn a_manifest_is_found_under_its_names_only_and_survives() {
         let record = record(&bytes);
         let names = vec![(by_digest.clone(), record.clone()), (image("v1"), record)];
         store.publish_manifest(bytes.clone(), names).await;
-        assert!(store.reference(&image("v1")).await.is_some());
-        assert!(store.reference(&image("v2")).await.is_none());
+        assert!(store.reference(&image("v1")).is_some());
+        assert!(store.reference(&image("v2")).is_none());
     }
     let store = Store::open(folder.path()).unwrap();
-    let record = store.reference(&image("v1")).await.unwrap();
-    assert_eq!(store.manifest(&record.digest).await.unwrap(), bytes);
-    assert!(store.reference(&by_digest).await.is_some());
+    let record = store.reference(&image("v1")).unwrap();
+    assert_eq!(store.manifest(&record.digest).unwrap(), bytes);
+    assert!(store.reference(&by_digest).is_some());
     let other = Image { name: Name::new("ghcr.io".parse().unwrap(), "a/b".parse().unwrap()), ..by_digest };
-    assert!(store.reference(&other).await.is_none());
+    assert!(store.reference(&other).is_none());
     let tag = folder.path().join("refs/quay.io/a/b/_tags/v1");
     let json: serde_json::Value = serde_json::from_slice(&fs::read(tag).unwrap()).unwrap();
     assert_eq!(json["digest"], record.digest.to_string());
@@ -144,9 +144,9 @@ async fn a_forgotten_tag_is_gone_for_good() {
         let bytes = Bytes::from_static(b"{}");
         store.publish_manifest(bytes.clone(), vec![(image("v1"), record(&bytes))]).await;
         store.forget(&image("v1")).await;
-        assert!(store.reference(&image("v1")).await.is_none());
+        assert!(store.reference(&image("v1")).is_none());
     }
-    assert!(Store::open(folder.path()).unwrap().reference(&image("v1")).await.is_none());
+    assert!(Store::open(folder.path()).unwrap().reference(&image("v1")).is_none());
 }
 
 #[tokio::test]
@@ -160,7 +160,7 @@ async fn a_manifest_that_rotted_is_put_aside() {
     }
     fs::write(folder.path().join("img").join(&hex), b"[]").unwrap();
     let store = Store::open(folder.path()).unwrap();
-    assert!(store.manifest(&digest(b"{}")).await.is_none());
+    assert!(store.manifest(&digest(b"{}")).is_none());
     assert!(!folder.path().join("img").join(&hex).exists());
     assert!(folder.path().join("partial").join(format!("{hex}.bad")).exists());
 }
@@ -172,7 +172,7 @@ async fn a_reference_that_cannot_be_read_is_a_miss() {
     let tags = folder.path().join("refs/quay.io/a/b/_tags");
     fs::create_dir_all(&tags).unwrap();
     fs::write(tags.join("v1"), b"{ half").unwrap();
-    assert!(store.reference(&image("v1")).await.is_none());
+    assert!(store.reference(&image("v1")).is_none());
 }
 
 #[tokio::test]
