@@ -1,0 +1,15 @@
+//! The parts that the tests are made of, one a file. All of them are plain threads and blocking sockets: a fault is
+//! easiest to put exactly where it belongs when nothing else touches the socket.
+#![allow(clippy::unwrap_used)] // clippy.toml allows it in tests, which clippy does not see these to be
+#![allow(dead_code)] // every test file is a program of its own and uses its share of the parts
+
+pub mod client;
+pub mod daemon;
+pub mod layout;
+pub mod process;
+pub mod registry;
+pub mod runtimes;
+pub mod skip;
+pub mod tls;
+pub mod token;
+pub mod upstream;

@@ -1,0 +1,273 @@
+//! The clients that pull from us in earnest, each with folders and sockets of its own.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tempfile::TempDir;
+
+use super::process::{Process, limited, run, succeed, tied};
+
+pub struct Containerd {
+    dir: TempDir,
+    process: Process,
+}
+
+impl Containerd {
+    pub fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path();
+        let config = format!(
+            r#"version = 2
+root = "{0}/root"
+state = "{0}/state"
+disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"]
+[grpc]
+address = "{0}/sock"
+"#,
+            path.display()
+        );
+        std::fs::write(path.join("config.toml"), config).unwrap();
+        let mut command = tied("containerd");
+        command.arg("-c").arg(path.join("config.toml"));
+        let mut process = Process::spawn(command, &path.join("log"));
+        process.wait_until("the socket", || {
+            std::os::unix::net::UnixStream::connect(path.join("sock")).is_ok()
+        });
+        Self { dir, process }
+    }
+
+    /// A hosts.toml as our documentation shows it: `registry` goes through the mirror at `addr`.
+    pub fn mirror(&self, registry: &str, addr: SocketAddr) {
+        self.hosts(
+            registry,
+            &format!("[host.\"http://{addr}\"]\n  capabilities = [\"pull\", \"resolve\"]\n"),
+        );
+    }
+
+    /// Nothing but `text` in a registry's hosts.toml, and no way past it to the registry itself.
+    pub fn hosts(&self, registry: &str, text: &str) {
+        let folder = self.dir.path().join("certs.d").join(registry);
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(
+            folder.join("hosts.toml"),
+            format!("server = \"http://127.0.0.1:9\"\n{text}"),
+        )
+        .unwrap();
+    }
+
+    fn ctr(&self) -> Command {
+        let mut command = limited("ctr");
+        command.arg("--address").arg(self.dir.path().join("sock"));
+        command
+    }
+
+    pub fn pull(&self, reference: &str) -> String {
+        let mut command = self.ctr();
+        command.args(["images", "pull", "--snapshotter", "native", "--hosts-dir"]);
+        command.arg(self.dir.path().join("certs.d")).arg(reference);
+        succeed(command)
+    }
+
+    /// What the image's command says.
+    pub fn run(&self, reference: &str) -> String {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let container = format!("c{}", COUNT.fetch_add(1, Ordering::SeqCst));
+        let mut command = self.ctr();
+        command.args(["run", "--rm", "--snapshotter", "native", reference, &container]);
+        succeed(command)
+    }
+
+    /// Forgets image and content, so that the next pull fetches all of it.
+    pub fn remove(&self, reference: &str) {
+        let mut command = self.ctr();
+        command.args(["images", "rm", "--sync", reference]);
+        succeed(command);
+    }
+
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+}
+
+impl Drop for Containerd {
+    fn drop(&mut self) {
+        self.process.terminate();
+    }
+}
+
+pub struct Podman {
+    dir: TempDir,
+}
+
+impl Podman {
+    /// Plain http to `addr`, and every one of `mirrored` through it.
+    pub fn new(addr: SocketAddr, mirrored: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = format!("[[registry]]\nlocation = \"{addr}\"\ninsecure = true\n");
+        for registry in mirrored {
+            config += &format!(
+                "[[registry]]\nlocation = \"{registry}\"\n[[registry.mirror]]\nlocation = \
+                 \"{addr}/{registry}\"\ninsecure = true\n"
+            );
+        }
+        std::fs::write(dir.path().join("registries.conf"), config).unwrap();
+        policy(dir.path());
+        Self { dir }
+    }
+
+    fn podman(&self) -> Command {
+        let path = self.dir.path();
+        let mut command = limited("podman");
+        command.env("CONTAINERS_REGISTRIES_CONF", path.join("registries.conf"));
+        for (option, folder) in [("--root", "root"), ("--runroot", "run"), ("--tmpdir", "tmp")] {
+            command.arg(option).arg(path.join(folder));
+        }
+        command.args([
+            "--storage-driver",
+            "vfs",
+            "--cgroup-manager",
+            "cgroupfs",
+            "--events-backend",
+            "none",
+        ]);
+        command
+    }
+
+    pub fn pull(&self, reference: &str) -> String {
+        let mut command = self.podman();
+        command
+            .arg("pull")
+            .arg("--signature-policy")
+            .arg(self.dir.path().join("policy.json"))
+            .arg(reference);
+        succeed(command)
+    }
+
+    pub fn remove(&self, reference: &str) {
+        let mut command = self.podman();
+        command.args(["rmi", "--force", reference]);
+        succeed(command);
+    }
+}
+
+/// Debian keeps its policy elsewhere than others do; ours accepts everything.
+fn policy(dir: &Path) {
+    std::fs::write(
+        dir.join("policy.json"),
+        r#"{"default":[{"type":"insecureAcceptAnything"}]}"#,
+    )
+    .unwrap();
+}
+
+pub struct Skopeo {
+    dir: TempDir,
+}
+
+impl Skopeo {
+    pub fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        policy(dir.path());
+        Self { dir }
+    }
+
+    fn skopeo(&self) -> Command {
+        let mut command = limited("skopeo");
+        command.arg("--policy").arg(self.dir.path().join("policy.json"));
+        command
+    }
+
+    pub fn inspect(&self, reference: &str) -> serde_json::Value {
+        let mut command = self.skopeo();
+        command.args([
+            "inspect",
+            "--tls-verify=false",
+            "--no-tags",
+            &format!("docker://{reference}"),
+        ]);
+        serde_json::from_str(&succeed(command)).unwrap()
+    }
+
+    /// Copies to a folder, which holds each blob under its hex and the manifest as `manifest.json`.
+    pub fn copy(&self, reference: &str, options: &[&str]) -> PathBuf {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let to = self
+            .dir
+            .path()
+            .join(format!("copy-{}", COUNT.fetch_add(1, Ordering::SeqCst)));
+        let mut command = self.skopeo();
+        command
+            .arg("copy")
+            .args(options)
+            .arg(format!("docker://{reference}"))
+            .arg(format!("dir:{}", to.display()));
+        succeed(command);
+        to
+    }
+}
+
+pub struct Dockerd {
+    dir: TempDir,
+    process: Process,
+}
+
+impl Dockerd {
+    pub fn start(options: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path();
+        std::fs::write(path.join("daemon.json"), "{}").unwrap();
+        let mut command = tied("dockerd");
+        for (option, name) in [
+            ("--data-root", "data"),
+            ("--exec-root", "exec"),
+            ("--pidfile", "pid"),
+            ("--config-file", "daemon.json"),
+        ] {
+            command.arg(option).arg(path.join(name));
+        }
+        command
+            .arg("--host")
+            .arg(format!("unix://{}", path.join("sock").display()));
+        command.args([
+            "--iptables=false",
+            "--ip6tables=false",
+            "--bridge=none",
+            "--storage-driver=vfs",
+        ]);
+        command.args(options);
+        let mut process = Process::spawn(command, &path.join("log"));
+        process.wait_until("docker info", || run(docker(path, &["info"])).status.success());
+        Self { dir, process }
+    }
+
+    pub fn pull(&self, reference: &str) -> String {
+        succeed(docker(self.dir.path(), &["pull", reference]))
+    }
+
+    pub fn remove(&self, reference: &str) {
+        succeed(docker(self.dir.path(), &["rmi", "--force", reference]));
+    }
+
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+}
+
+fn docker(dir: &Path, arguments: &[&str]) -> Command {
+    let mut command = limited("docker");
+    command
+        .arg("--config")
+        .arg(dir)
+        .arg("--host")
+        .arg(format!("unix://{}", dir.join("sock").display()));
+    command.args(arguments);
+    command
+}
+
+/// In good order: it has a containerd of its own to end.
+impl Drop for Dockerd {
+    fn drop(&mut self) {
+        self.process.terminate();
+    }
+}
