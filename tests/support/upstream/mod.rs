@@ -143,7 +143,7 @@ impl Upstream {
         change(&mut self.state().layout);
     }
 
-    /// Whenever a path has `needle` in it: the fault, in these occurrences, counted from now on.
+    /// Whenever `METHOD /path` has `needle` in it: the fault, in these occurrences, counted from now on.
     pub fn fault(&self, needle: &str, occurrences: impl RangeBounds<usize>, fault: Fault) {
         let occurrences = (
             occurrences.start_bound().cloned(),
@@ -261,10 +261,11 @@ impl Shared {
 }
 
 impl State {
-    fn fault_for(&mut self, path: &str) -> Option<Fault> {
+    fn fault_for(&mut self, request: &Seen) -> Option<Fault> {
+        let line = format!("{} {}", request.method, request.path);
         let mut fault = None;
         for rule in &mut self.rules {
-            if path.contains(&rule.needle) {
+            if line.contains(&rule.needle) {
                 if rule.occurrences.contains(&rule.seen) && fault.is_none() {
                     fault = Some(rule.fault.clone());
                 }

@@ -14,7 +14,7 @@ pub(super) fn serve(stream: &TcpStream, shared: &Shared) -> std::io::Result<()> 
     while let Some(request) = read_request(&mut reader)? {
         let mut state = shared.state.lock().unwrap();
         state.seen.push(request.clone());
-        let fault = state.fault_for(&request.path);
+        let fault = state.fault_for(&request);
         drop(state);
         if let Some(Fault::Delay(time)) = fault {
             shared.wait(|_| false, Some(time));
@@ -141,6 +141,10 @@ impl Answer {
             Some(at) if *at > start => *at,
             _ => u64::MAX,
         };
+        if matches!(fault, Some(Fault::Reset(_))) {
+            // a reset throws away what waits here, which then counts as sent
+            socket2::SockRef::from(stream).set_send_buffer_size(1 << 16)?;
+        }
         let mut buffer = vec![0; 1 << 17];
         let mut at = start;
         while at < halt {
@@ -175,6 +179,7 @@ impl Answer {
         match fault {
             Some(Fault::Cut(_)) => return Ok(false),
             Some(Fault::Reset(_)) => {
+                std::thread::sleep(Duration::from_millis(50)); // for what is on its way to arrive
                 socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO))?;
                 return Ok(false);
             }
