@@ -12,4 +12,5 @@ pub mod runtimes;
 pub mod skip;
 pub mod tls;
 pub mod token;
+pub mod trace;
 pub mod upstream;

@@ -183,13 +183,10 @@ impl Upstream {
         state.sent.clear();
     }
 
-    /// Requests of this method whose path has `needle` in it.
+    /// Requests of this method (`""`: of any) whose path has `needle` in it.
     pub fn count(&self, method: &str, needle: &str) -> usize {
-        self.state()
-            .seen
-            .iter()
-            .filter(|seen| seen.method == method && seen.path.contains(needle))
-            .count()
+        let asked = |seen: &&Seen| (method.is_empty() || seen.method == method) && seen.path.contains(needle);
+        self.state().seen.iter().filter(asked).count()
     }
 
     /// Bytes of bodies sent for this digest.
