@@ -14,14 +14,10 @@ use support::tls::Ca;
 use support::upstream::Upstream;
 
 fn pull(daemon: &Daemon, registry: &str, image: &Image) {
-    let manifest = daemon
-        .get(&format!("/v2/team/app/manifests/1?ns={registry}"))
-        .is(200);
+    let manifest = daemon.get(&format!("/v2/team/app/manifests/1?ns={registry}")).is(200);
     assert_eq!(manifest.body, *image.manifest.bytes);
     for blob in image.blobs() {
-        let got = daemon
-            .get(&format!("/v2/team/app/blobs/{}?ns={registry}", blob.digest))
-            .is(200);
+        let got = daemon.get(&format!("/v2/team/app/blobs/{}?ns={registry}", blob.digest)).is(200);
         assert!(got.body == blob.bytes());
     }
 }
@@ -36,11 +32,7 @@ fn denied(response: Response, registry: &str) {
 fn docker_registry_plain_with_basic_and_with_tokens() {
     needs!("docker-registry", "htpasswd");
     let ca = Arc::new(Ca::new());
-    let mut registries = [
-        Registry::plain(),
-        Registry::with_htpasswd(&ca),
-        Registry::with_tokens(&ca),
-    ];
+    let mut registries = [Registry::plain(), Registry::with_htpasswd(&ca), Registry::with_tokens(&ca)];
     let names = ["plain.example", "basic.example", "tokens.example"];
     let images =
         [1, 2, 3].map(|seed| Image::new(vec![Layer::random(seed, 3 * MIB), Layer::random(seed + 10, 100)]));
@@ -70,10 +62,7 @@ fn a_wrong_password_is_403_and_names_the_registry() {
         registry.push("team/app", "1", &Image::small(1));
         let wrong = registry.entry("private.example").replace(PASSWORD, "a guess");
         let daemon = Daemon::configured(&wrong);
-        denied(
-            daemon.get("/v2/team/app/manifests/1?ns=private.example"),
-            "private.example",
-        );
+        denied(daemon.get("/v2/team/app/manifests/1?ns=private.example"), "private.example");
         assert!(!daemon.log().contains("a guess"));
     }
 }
@@ -83,10 +72,7 @@ fn a_certificate_of_nobody_we_know_is_no_upstream() {
     needs!("docker-registry", "htpasswd");
     let registry = Registry::with_htpasswd(&Arc::new(Ca::new()));
     registry.push("team/app", "1", &Image::small(1));
-    let entry = format!(
-        "[[registries]]\nname = \"private.example\"\nurl = \"{}\"\n",
-        registry.url()
-    );
+    let entry = format!("[[registries]]\nname = \"private.example\"\nurl = \"{}\"\n", registry.url());
     let answer = Daemon::configured(&entry).get("/v2/team/app/manifests/1?ns=private.example");
     assert!([502, 504].contains(&answer.status()), "{}", answer.status());
 }

@@ -19,11 +19,7 @@ fn upstream() -> Upstream {
     let other = Image::for_arch("s390x", vec![Layer::of_noise(9, 1000)]);
     for (n, (_, repository, tag)) in IMAGES.iter().enumerate() {
         let layers = Image::runnable_layers(n as u64);
-        let image = if n == 1 {
-            Image::docker(layers)
-        } else {
-            Image::new(layers)
-        };
+        let image = if n == 1 { Image::docker(layers) } else { Image::new(layers) };
         let children = [(&other.manifest, "s390x"), (&image.manifest, "amd64")];
         layout.add(repository, "", &other);
         match n {
@@ -91,14 +87,11 @@ fn skopeo_inspects_and_copies() {
     needs!("skopeo", "busybox");
     let skopeo = Skopeo::new();
     thrice(|daemon| {
-        for n in 0..IMAGES.len() {
+        for (n, (registry, repository, tag)) in IMAGES.iter().enumerate() {
             let reference = format!("{}/{}", daemon.addr, reference(n));
             assert_eq!(skopeo.inspect(&reference)["Architecture"], "amd64");
             let copy = skopeo.copy(&reference, &["--src-tls-verify=false", "--all"]);
-            let (_, repository, tag) = IMAGES[n];
-            let manifest = daemon
-                .get(&format!("/v2/{repository}/manifests/{tag}?ns={}", IMAGES[n].0))
-                .is(200);
+            let manifest = daemon.get(&format!("/v2/{repository}/manifests/{tag}?ns={registry}")).is(200);
             assert_eq!(std::fs::read(copy.join("manifest.json")).unwrap(), manifest.body);
         }
     });

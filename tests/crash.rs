@@ -5,7 +5,7 @@ mod support;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use support::client::get;
+use support::client::{End, get};
 use support::daemon::{Daemon, list};
 use support::layout::*;
 use support::process::eventually;
@@ -14,9 +14,7 @@ use support::upstream::Upstream;
 
 /// A different image each round: a large layer, and enough small ones to be killed between.
 fn image(round: u64) -> Image {
-    let mut layers: Vec<Layer> = (1..=20)
-        .map(|n| Layer::random(round * 100 + n, 20_000 * n))
-        .collect();
+    let mut layers: Vec<Layer> = (1..=20).map(|n| Layer::random(round * 100 + n, 20_000 * n)).collect();
     layers.push(Layer::random(round * 100, 24 * MIB));
     Image::new(layers)
 }
@@ -31,16 +29,12 @@ fn pull(daemon: &Daemon, image: &Image, round: u64) -> bool {
     let target = format!("/v2/library/app/manifests/{round}?ns=docker.io");
     let mut requests = vec![get(&target)];
     requests.extend(image.blobs().map(|layer| get(&blob(&layer.digest))));
-    let threads: Vec<_> = requests
-        .into_iter()
-        .map(|request| thread::spawn(move || request.send(addr)))
-        .collect();
-    let whole =
-        |answer: thread::Result<support::client::Response>| answer.is_ok_and(|answer| answer.status() == 200);
-    threads
-        .into_iter()
-        .map(|thread| whole(thread.join()))
-        .fold(true, |all, one| all && one)
+    let threads: Vec<_> =
+        requests.into_iter().map(|request| thread::spawn(move || request.send(addr))).collect();
+    let answers: Vec<_> = threads.into_iter().map(thread::JoinHandle::join).collect();
+    answers
+        .iter()
+        .all(|answer| answer.as_ref().is_ok_and(|answer| answer.status() == 200 && answer.end == End::Whole))
 }
 
 #[test]
@@ -92,10 +86,7 @@ fn killed_at_twenty_moments_of_a_download_nothing_wrong_is_kept() {
         let target = format!("/v2/library/app/manifests/{round}?ns=docker.io");
         assert_eq!(daemon.get(&target).is(200).body, *image.manifest.bytes);
         for layer in image.blobs() {
-            assert!(
-                daemon.get(&blob(&layer.digest)).is(200).body == layer.bytes(),
-                "round {round}"
-            );
+            assert!(daemon.get(&blob(&layer.digest)).is(200).body == layer.bytes(), "round {round}");
         }
     }
     assert!(cut >= 10, "only {cut} pulls were cut");
@@ -103,11 +94,7 @@ fn killed_at_twenty_moments_of_a_download_nothing_wrong_is_kept() {
     let kept = daemon.proven();
     for image in &images {
         for layer in image.blobs() {
-            assert!(
-                kept.iter().any(|name| name == layer.hex()),
-                "{} was pulled and not kept",
-                layer.digest
-            );
+            assert!(kept.iter().any(|name| name == layer.hex()), "{} was pulled and not kept", layer.digest);
         }
     }
 }
@@ -145,7 +132,7 @@ fn a_partial_file_is_resumed_after_a_crash_and_proven_again() {
     upstream.release(&layer.digest);
     daemon.start();
     let first = daemon.get(&blob(&layer.digest));
-    assert!(first.status() != 200 || first.end == support::client::End::Short || first.body == layer.bytes());
+    assert!(first.status() != 200 || first.end == End::Short || first.body == layer.bytes());
     assert!(daemon.get(&blob(&layer.digest)).is(200).body == layer.bytes());
     daemon.terminate();
     daemon.proven();
@@ -162,18 +149,14 @@ fn synced<'a, 'p: 'a>(calls: &'a [Call], path: &'p str) -> impl Iterator<Item = 
 /// The rename to `path`, proven to come after a sync of what is renamed; and the sync of the folder after it.
 #[track_caller]
 fn published<'a>(calls: &'a [Call], path: &'a str) -> (&'a Call, &'a Call) {
-    let rename = calls
-        .iter()
-        .find(|call| call.name.starts_with("rename") && call.paths().last() == Some(&path));
+    let rename =
+        calls.iter().find(|call| call.name.starts_with("rename") && call.paths().last() == Some(&path));
     let rename = rename.unwrap_or_else(|| panic!("no rename to {path}"));
     let file = synced(calls, rename.paths()[0]).find(|call| call.ended < rename.begun);
     assert!(file.is_some(), "{path} is not synced before {rename:?}");
-    let folder = path.rsplit_once('/').unwrap().0;
+    let folder = &path[..path.rfind('/').unwrap_or(0)];
     let folder = synced(calls, folder).find(|call| call.begun > rename.ended);
-    (
-        rename,
-        folder.unwrap_or_else(|| panic!("the folder of {path} is not synced after {rename:?}")),
-    )
+    (rename, folder.unwrap_or_else(|| panic!("the folder of {path} is not synced after {rename:?}")))
 }
 
 #[test]

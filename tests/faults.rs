@@ -21,10 +21,7 @@ fn serving() -> (Image, String, Upstream, Daemon) {
 fn serving_by(change: impl FnOnce(Upstream) -> Upstream) -> (Image, String, Upstream, Daemon) {
     let image = Image::of_size(5, SIZE);
     let upstream = change(Upstream::start(Layout::of("library/app", "1", &image)));
-    let daemon = Daemon::with(
-        "pull_timeout = \"2s\"\nprefetch = \"none\"\nnot_found_ttl = 0\n",
-        &upstream,
-    );
+    let daemon = Daemon::with("pull_timeout = \"2s\"\nprefetch = \"none\"\nnot_found_ttl = 0\n", &upstream);
     let target = format!("/v2/library/app/blobs/{}?ns=docker.io", image.layers[0].digest);
     (image, target, upstream, daemon)
 }
@@ -40,11 +37,7 @@ fn invisible(faults: &[Fault]) {
     let got = daemon.get(&target).is(200);
     assert!(got.body == blob.bytes());
     assert_eq!(upstream.count("GET", &blob.digest), faults.len() + 1);
-    assert!(
-        upstream.sent(&blob.digest) <= SIZE + MIB,
-        "{} bytes sent",
-        upstream.sent(&blob.digest)
-    );
+    assert!(upstream.sent(&blob.digest) <= SIZE + MIB, "{} bytes sent", upstream.sent(&blob.digest));
     eventually("the blob is published", || daemon.blob(blob.hex()).exists());
     daemon.proven();
 }
@@ -98,9 +91,7 @@ fn a_download_that_fails_for_good_ends_short_by_fin_and_can_be_had_later() {
     assert!(got.body == blob.slice(0, got.body.len() as u64));
     upstream.mend();
     // containerd asks for the rest
-    let rest = daemon
-        .send(get(&target).range(&format!("bytes={}-", got.body.len())))
-        .is(206);
+    let rest = daemon.send(get(&target).range(&format!("bytes={}-", got.body.len()))).is(206);
     assert!([got.body, rest.body].concat() == blob.bytes());
 }
 
@@ -172,10 +163,7 @@ fn a_digest_header_that_lies_is_not_passed_on() {
     upstream.fault("/manifests/", .., Fault::WrongHeader);
     let answer = daemon.get(MANIFEST);
     if answer.status() == 200 {
-        assert_eq!(
-            answer.header("docker-content-digest").unwrap(),
-            sha256(&answer.body)
-        );
+        assert_eq!(answer.header("docker-content-digest").unwrap(), sha256(&answer.body));
     } else {
         assert!([502, 504].contains(&answer.status()), "{}", answer.status());
     }
@@ -186,11 +174,7 @@ fn fails(fault: Fault) {
     let (image, target, upstream, daemon) = serving();
     upstream.fault("/v2/", .., fault.clone());
     let manifest = daemon.get(MANIFEST);
-    assert!(
-        [502, 504].contains(&manifest.status()),
-        "{fault:?}: {}",
-        manifest.status()
-    );
+    assert!([502, 504].contains(&manifest.status()), "{fault:?}: {}", manifest.status());
     manifest.code();
     daemon.get(&target).refuses(404, "BLOB_UNKNOWN");
     upstream.mend();
@@ -268,11 +252,7 @@ fn a_redirect_to_another_host_is_followed() {
     let (image, target, upstream, daemon) = serving();
     let blob = &image.layers[0];
     let cdn = Upstream::start(Layout::of("cdn", "1", &image));
-    upstream.fault(
-        &blob.digest,
-        ..,
-        Fault::Redirect(format!("{}/v2/cdn/blobs/{}", cdn.url(), blob.digest)),
-    );
+    upstream.fault(&blob.digest, .., Fault::Redirect(format!("{}/v2/cdn/blobs/{}", cdn.url(), blob.digest)));
     cdn.fault(&blob.digest, 0..1, Fault::Cut(MIB));
     assert!(daemon.get(&target).is(200).body == blob.bytes());
     assert!(cdn.sent(&blob.digest) <= SIZE + MIB);

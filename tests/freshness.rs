@@ -55,10 +55,7 @@ fn a_tag_past_its_ttl_is_asked_about_by_one_head() {
     let again = daemon.get(TAG).is(200);
     assert_eq!(again.body, *image.manifest.bytes);
     assert_eq!(again.header("age"), None);
-    assert_eq!(
-        (upstream.count("HEAD", "/manifests/1"), upstream.count("GET", "/")),
-        (1, 0)
-    );
+    assert_eq!((upstream.count("HEAD", "/manifests/1"), upstream.count("GET", "/")), (1, 0));
 }
 
 #[test]
@@ -66,25 +63,15 @@ fn a_tag_that_moved_is_followed() {
     let (_, upstream, daemon) = cached("tag_ttl = 0");
     let moved = move_tag(&upstream);
     assert_eq!(daemon.get(TAG).is(200).body, *moved.manifest.bytes);
-    assert_eq!(
-        daemon.head(TAG).is(200).header("docker-content-digest"),
-        Some(&*moved.manifest.digest)
-    );
+    assert_eq!(daemon.head(TAG).is(200).header("docker-content-digest"), Some(&*moved.manifest.digest));
 }
 
 #[test]
 fn a_digest_is_never_asked_about_again() {
     let (image, upstream, daemon) = cached("tag_ttl = 0");
-    daemon
-        .get(&format!(
-            "/v2/library/app/manifests/{}?ns=docker.io",
-            image.manifest.digest
-        ))
-        .is(200);
+    daemon.get(&format!("/v2/library/app/manifests/{}?ns=docker.io", image.manifest.digest)).is(200);
     for blob in image.blobs() {
-        daemon
-            .get(&format!("/v2/library/app/blobs/{}?ns=docker.io", blob.digest))
-            .is(200);
+        daemon.get(&format!("/v2/library/app/blobs/{}?ns=docker.io", blob.digest)).is(200);
     }
     assert!(upstream.seen().is_empty());
 }
@@ -98,10 +85,7 @@ fn many_who_ask_at_once_are_answered_by_one_head() {
             scope.spawn(|| assert_eq!(daemon.get(TAG).is(200).body, *image.manifest.bytes));
         }
     });
-    assert_eq!(
-        (upstream.count("HEAD", "/manifests/1"), upstream.count("GET", "/")),
-        (1, 0)
-    );
+    assert_eq!((upstream.count("HEAD", "/manifests/1"), upstream.count("GET", "/")), (1, 0));
 }
 
 #[test]
@@ -124,9 +108,7 @@ fn stale(keys: &str, fault: Fault) {
     let old = daemon.get(TAG).is(200);
     assert_eq!(old.body, *image.manifest.bytes, "{fault:?}");
     assert!(old.header("age").is_some_and(|age| age.parse::<u64>().is_ok()));
-    eventually("the log says so", || {
-        daemon.log().lines().any(|line| line.contains("cache=stale"))
-    });
+    eventually("the log says so", || daemon.log().lines().any(|line| line.contains("cache=stale")));
 }
 
 #[test]
@@ -184,11 +166,7 @@ fn a_tag_that_upstream_removed_is_gone() {
     daemon.get(TAG).refuses(404, "MANIFEST_UNKNOWN");
     upstream.stop();
     let after = daemon.get(TAG);
-    assert!(
-        [404, 502, 504].contains(&after.status()),
-        "not served stale: {}",
-        after.status()
-    );
+    assert!([404, 502, 504].contains(&after.status()), "not served stale: {}", after.status());
     let tag = daemon.images().join("refs/docker.io/library/app/_tags/1");
     eventually("the tag's file is removed", || !tag.exists());
 }
@@ -227,21 +205,14 @@ fn air_gapped_serves_what_it_has_and_asks_nobody() {
     assert_eq!(daemon.get(TAG).is(200).body, *image.manifest.bytes);
     for blob in image.blobs() {
         assert!(
-            daemon
-                .get(&format!("/v2/library/app/blobs/{}?ns=docker.io", blob.digest))
-                .is(200)
-                .body
+            daemon.get(&format!("/v2/library/app/blobs/{}?ns=docker.io", blob.digest)).is(200).body
                 == blob.bytes()
         );
     }
-    let miss = daemon
-        .get("/v2/library/app/manifests/2?ns=docker.io")
-        .refuses(404, "MANIFEST_UNKNOWN");
+    let miss = daemon.get("/v2/library/app/manifests/2?ns=docker.io").refuses(404, "MANIFEST_UNKNOWN");
     assert!(miss.text().contains("air"), "says why: {}", miss.text());
     let none = sha256(b"none");
-    daemon
-        .get(&format!("/v2/library/app/blobs/{none}?ns=docker.io"))
-        .refuses(404, "BLOB_UNKNOWN");
+    daemon.get(&format!("/v2/library/app/blobs/{none}?ns=docker.io")).refuses(404, "BLOB_UNKNOWN");
     assert!(upstream.seen().is_empty());
 }
 

@@ -42,46 +42,18 @@ fn upstream_answers_ranges_and_counts() {
     let whole = get(&path).send(upstream.addr).is(200);
     assert_eq!(whole.body, blob.bytes());
     assert_eq!(whole.header("docker-content-digest"), Some(&*blob.digest));
-    for (range, start, end) in [
-        ("0-0", 0, 1),
-        ("10-19", 10, 20),
-        ("990-", 990, 1000),
-        ("-5", 995, 1000),
-    ] {
-        let part = get(&path)
-            .range(&format!("bytes={range}"))
-            .send(upstream.addr)
-            .is(206);
-        assert_eq!(
-            part.header("content-range").unwrap(),
-            format!("bytes {start}-{}/1000", end - 1)
-        );
+    for (range, start, end) in [("0-0", 0, 1), ("10-19", 10, 20), ("990-", 990, 1000), ("-5", 995, 1000)] {
+        let part = get(&path).range(&format!("bytes={range}")).send(upstream.addr).is(206);
+        assert_eq!(part.header("content-range").unwrap(), format!("bytes {start}-{}/1000", end - 1));
         assert_eq!(part.body, blob.slice(start, end - start));
     }
     let past = get(&path).range("bytes=1000-").send(upstream.addr).is(416);
     assert_eq!(past.header("content-range"), Some("bytes */1000"));
-    assert_eq!(
-        head(&path).send(upstream.addr).is(200).header("content-length"),
-        Some("1000")
-    );
-    assert_eq!(
-        (
-            upstream.count("GET", "/blobs/"),
-            upstream.count("HEAD", "/blobs/")
-        ),
-        (6, 1)
-    );
+    assert_eq!(head(&path).send(upstream.addr).is(200).header("content-length"), Some("1000"));
+    assert_eq!((upstream.count("GET", "/blobs/"), upstream.count("HEAD", "/blobs/")), (6, 1));
     assert_eq!(upstream.sent(&blob.digest), 1000 + 1 + 10 + 10 + 5);
     let upstream = upstream.without_ranges();
-    assert_eq!(
-        get(&path)
-            .range("bytes=1-")
-            .send(upstream.addr)
-            .is(200)
-            .body
-            .len(),
-        1000
-    );
+    assert_eq!(get(&path).range("bytes=1-").send(upstream.addr).is(200).body.len(), 1000);
 }
 
 #[test]
@@ -95,11 +67,7 @@ fn upstream_misbehaves_where_it_is_told_to() {
     upstream.fault("/blobs/", 4..5, Fault::Flip(MIB + 1));
     for _ in 0..5 {
         let answer = get(&path).send(upstream.addr);
-        ends.push((
-            answer.end,
-            answer.body.len() as u64,
-            whole.starts_with(&answer.body),
-        ));
+        ends.push((answer.end, answer.body.len() as u64, whole.starts_with(&answer.body)));
     }
     assert_eq!(ends[0], (End::Whole, 3 * MIB, true));
     assert_eq!(ends[1], (End::Short, MIB, true));
@@ -108,10 +76,7 @@ fn upstream_misbehaves_where_it_is_told_to() {
     assert_eq!(ends[4], (End::Whole, 3 * MIB, false));
     upstream.fault("/blobs/", 5.., Fault::Status(500)); // counted from now on
     upstream.fault("/blobs/", 0..1, Fault::TooMany { retry_after: 7 });
-    assert_eq!(
-        get(&path).send(upstream.addr).is(429).header("retry-after"),
-        Some("7")
-    );
+    assert_eq!(get(&path).send(upstream.addr).is(429).header("retry-after"), Some("7"));
     upstream.fault("/blobs/", .., Fault::Status(503));
     get(&path).send(upstream.addr).refuses(503, "UNKNOWN");
     upstream.mend();
@@ -125,10 +90,7 @@ fn upstream_holds_back_stalls_delays_and_stops() {
     let mut stream = get(&path).open(upstream.addr);
     stream.read_to(MIB);
     assert_eq!(upstream.sent(&blob.digest), MIB);
-    let far = get(&path)
-        .range(&format!("bytes={}-", MIB + 1))
-        .send(upstream.addr)
-        .is(206);
+    let far = get(&path).range(&format!("bytes={}-", MIB + 1)).send(upstream.addr).is(206);
     assert_eq!(far.body, blob.slice(MIB + 1, MIB));
     upstream.release(&blob.digest);
     let mut hash = Sha256::new();
@@ -154,28 +116,14 @@ fn upstream_wants_a_token_of_its_own() {
     let (_, path, upstream) = one_blob(10);
     let upstream = upstream.with_tokens();
     let refused = get(&path).send(upstream.addr).is(401);
-    assert!(
-        refused
-            .header("www-authenticate")
-            .unwrap()
-            .starts_with("Bearer realm=")
-    );
+    assert!(refused.header("www-authenticate").unwrap().starts_with("Bearer realm="));
     let token = get("/token?service=tests").send(upstream.addr).is(200).text();
     let token: serde_json::Value = serde_json::from_str(&token).unwrap();
     let bearer = format!("Bearer {}", token["token"].as_str().unwrap());
-    get(&path)
-        .header("Authorization", &bearer)
-        .send(upstream.addr)
-        .is(200);
+    get(&path).header("Authorization", &bearer).send(upstream.addr).is(200);
     upstream.fault("/blobs/", 0..1, Fault::Revoked);
-    get(&path)
-        .header("Authorization", &bearer)
-        .send(upstream.addr)
-        .is(401);
-    get(&path)
-        .header("Authorization", &bearer)
-        .send(upstream.addr)
-        .is(401);
+    get(&path).header("Authorization", &bearer).send(upstream.addr).is(401);
+    get(&path).header("Authorization", &bearer).send(upstream.addr).is(401);
     assert_eq!(upstream.tokens_issued(), 1);
 }
 
@@ -183,20 +131,12 @@ fn upstream_wants_a_token_of_its_own() {
 fn raw_bytes_go_through_as_they_are() {
     let (_, _, upstream) = one_blob(10);
     let answer = raw(upstream.addr, b"GET /v2/ HTTP/1.1\r\nConnection: close\r\n\r\n");
-    assert!(
-        answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("\r\n\r\n{}"),
-        "{answer}"
-    );
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("\r\n\r\n{}"), "{answer}");
 }
 
 #[test]
 fn an_artifact_is_as_long_as_it_was_ordered() {
-    assert_eq!(
-        artifact("application/vnd.tests.unheard-of+json", 4 << 20)
-            .bytes
-            .len(),
-        4 << 20
-    );
+    assert_eq!(artifact("application/vnd.tests.unheard-of+json", 4 << 20).bytes.len(), 4 << 20);
 }
 
 #[test]
@@ -204,20 +144,13 @@ fn docker_registry_takes_pushes_three_ways() {
     needs!("docker-registry", "htpasswd");
     let ca = Arc::new(Ca::new());
     let image = Image::small(1);
-    for registry in [
-        Registry::plain(),
-        Registry::with_htpasswd(&ca),
-        Registry::with_tokens(&ca),
-    ] {
+    for registry in [Registry::plain(), Registry::with_htpasswd(&ca), Registry::with_tokens(&ca)] {
         registry.push("team/app", "1", &image);
         let manifest = get("/v2/team/app/manifests/1").header("Accept", OCI_MANIFEST);
         let answer = registry.send("team/app", manifest.clone()).is(200);
         assert_eq!(answer.body, *image.manifest.bytes);
         if let Some(ca) = &registry.ca {
-            manifest
-                .open_on(ca.connect(registry.addr), "localhost")
-                .whole()
-                .refuses(401, "UNAUTHORIZED");
+            manifest.open_on(ca.connect(registry.addr), "localhost").whole().refuses(401, "UNAUTHORIZED");
         }
     }
 }
@@ -228,11 +161,7 @@ fn skopeo_and_podman_pull_straight_from_our_upstream() {
     let mut layout = Layout::of(REPOSITORY, "1", &Image::runnable(1));
     let docker = Image::docker(Image::runnable_layers(2));
     layout.add(REPOSITORY, "2", &docker);
-    layout.add_manifest(
-        REPOSITORY,
-        "list",
-        &index(DOCKER_LIST, &[(&docker.manifest, "amd64")]),
-    );
+    layout.add_manifest(REPOSITORY, "list", &index(DOCKER_LIST, &[(&docker.manifest, "amd64")]));
     let upstream = Upstream::start(layout);
     let reference = |tag: &str| format!("{}/{REPOSITORY}:{tag}", upstream.addr);
     let skopeo = Skopeo::new();

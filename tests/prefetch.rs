@@ -34,9 +34,7 @@ fn let_things_begin(daemon: &Daemon, upstream: &Upstream) {
     upstream.change(|layout| layout.add("library/other", "1", &other));
     daemon.get("/v2/library/other/manifests/1?ns=docker.io").is(200);
     for layer in other.blobs() {
-        daemon
-            .get(&format!("/v2/library/other/blobs/{}?ns=docker.io", layer.digest))
-            .is(200);
+        daemon.get(&format!("/v2/library/other/blobs/{}?ns=docker.io", layer.digest)).is(200);
     }
 }
 
@@ -76,27 +74,13 @@ fn a_head_of_a_tag_fetches_the_manifest_and_no_blobs() {
     let upstream = Upstream::start(Layout::of("library/app", "1", &image));
     let daemon = Daemon::of(&upstream);
     daemon.head(TAG).is(200);
-    daemon
-        .head(&format!(
-            "/v2/library/app/manifests/{}?ns=docker.io",
-            image.manifest.digest
-        ))
-        .is(200);
+    daemon.head(&format!("/v2/library/app/manifests/{}?ns=docker.io", image.manifest.digest)).is(200);
     daemon.head(&blob(&image.layers[0].digest)).is(200);
     let_things_begin(&daemon, &upstream);
     assert_eq!(upstream.count("GET", "library/app/blobs/"), 0);
     let before = upstream.count("", "library/app/manifests/");
-    daemon
-        .get(&format!(
-            "/v2/library/app/manifests/{}?ns=docker.io",
-            image.manifest.digest
-        ))
-        .is(200);
-    assert_eq!(
-        upstream.count("", "library/app/manifests/"),
-        before,
-        "the client's next request is a hit"
-    );
+    daemon.get(&format!("/v2/library/app/manifests/{}?ns=docker.io", image.manifest.digest)).is(200);
+    assert_eq!(upstream.count("", "library/app/manifests/"), before, "the client's next request is a hit");
 }
 
 #[test]
@@ -111,16 +95,10 @@ fn prefetch_none_waits_to_be_asked() {
 
 /// An index of two platforms.
 fn two_platforms() -> (Image, Image, Upstream) {
-    let (ours, theirs) = (
-        three_layers(1),
-        Image::for_arch("s390x", vec![Layer::random(50, 2 * MIB)]),
-    );
+    let (ours, theirs) = (three_layers(1), Image::for_arch("s390x", vec![Layer::random(50, 2 * MIB)]));
     let mut layout = Layout::of("library/app", "", &ours);
     layout.add("library/app", "", &theirs);
-    let both = index(
-        OCI_INDEX,
-        &[(&theirs.manifest, "s390x"), (&ours.manifest, "amd64")],
-    );
+    let both = index(OCI_INDEX, &[(&theirs.manifest, "s390x"), (&ours.manifest, "amd64")]);
     layout.add_manifest("library/app", "1", &both);
     (ours, theirs, Upstream::start(layout))
 }
@@ -138,15 +116,10 @@ fn an_index_brings_nothing() {
 #[test]
 fn prefetch_platform_brings_the_image_of_this_platform() {
     let (ours, theirs, upstream) = two_platforms();
-    let daemon = Daemon::with(
-        "prefetch = \"platform\"\nos = \"linux\"\narch = \"amd64\"",
-        &upstream,
-    );
+    let daemon = Daemon::with("prefetch = \"platform\"\nos = \"linux\"\narch = \"amd64\"", &upstream);
     daemon.get(TAG).is(200);
     arrive(&daemon, &ours);
-    eventually("the manifest is published", || {
-        daemon.manifest(ours.manifest.hex()).exists()
-    });
+    eventually("the manifest is published", || daemon.manifest(ours.manifest.hex()).exists());
     let_things_begin(&daemon, &upstream);
     assert_eq!(upstream.count("GET", &theirs.manifest.digest), 0);
     assert_eq!(upstream.count("GET", &theirs.layers[0].digest), 0);
@@ -171,11 +144,7 @@ fn what_a_client_waits_for_goes_before_what_is_prefetched() {
         }
     });
     arrive(&daemon, &image);
-    let order: Vec<_> = upstream
-        .seen()
-        .into_iter()
-        .filter(|seen| seen.path.contains("/blobs/"))
-        .collect();
+    let order: Vec<_> = upstream.seen().into_iter().filter(|seen| seen.path.contains("/blobs/")).collect();
     assert!(
         order[1].path.contains(&last.digest),
         "{:?}",

@@ -30,23 +30,14 @@ fn a_registry_that_is_not_configured_has_to_be_public() {
         "[fd00::1]",
         "[fe80::1]",
     ] {
-        let ns: String = format!("{host}:{port}")
-            .replace(':', "%3A")
-            .replace('[', "%5B")
-            .replace(']', "%5D");
+        let ns: String = format!("{host}:{port}").replace(':', "%3A").replace('[', "%5B").replace(']', "%5D");
         let answer = daemon.get(&format!("/v2/library/app/manifests/1?ns={ns}"));
-        assert!(
-            [400, 403].contains(&answer.status()),
-            "{host}: {}",
-            answer.status()
-        );
+        assert!([400, 403].contains(&answer.status()), "{host}: {}", answer.status());
         if answer.status() == 403 {
             assert_eq!(answer.code(), "DENIED");
         }
     }
-    daemon
-        .get(&format!("/v2/127.0.0.1:{port}/library/app/manifests/1"))
-        .refuses(403, "DENIED");
+    daemon.get(&format!("/v2/127.0.0.1:{port}/library/app/manifests/1")).refuses(403, "DENIED");
     assert!(upstream.seen().is_empty());
 }
 
@@ -54,11 +45,7 @@ fn a_registry_that_is_not_configured_has_to_be_public() {
 fn no_redirect_leads_to_metadata() {
     let upstream = Upstream::start(Layout::of("library/app", "1", &Image::small(1)));
     let daemon = Daemon::of(&upstream);
-    upstream.fault(
-        "/v2/",
-        ..,
-        Fault::Redirect("http://169.254.169.254/latest/meta-data/".into()),
-    );
+    upstream.fault("/v2/", .., Fault::Redirect("http://169.254.169.254/latest/meta-data/".into()));
     daemon.get(TAG).refuses(403, "DENIED");
 }
 
@@ -68,11 +55,7 @@ fn credentials_stay_with_the_registry_they_are_for() {
     let upstream = Upstream::start(Layout::of("library/app", "1", &image));
     let cdn = Upstream::start(Layout::of("cdn", "1", &image));
     let blob = &image.layers[0];
-    upstream.fault(
-        &blob.digest,
-        ..,
-        Fault::Redirect(format!("{}/v2/cdn/blobs/{}", cdn.url(), blob.digest)),
-    );
+    upstream.fault(&blob.digest, .., Fault::Redirect(format!("{}/v2/cdn/blobs/{}", cdn.url(), blob.digest)));
     let entry = format!(
         "[[registries]]\nname = \"docker.io\"\nurl = \"{}\"\nauth = {{ user = \"u\", password = \"hunter2\" }}\n",
         upstream.url()

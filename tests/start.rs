@@ -48,13 +48,7 @@ fn the_first_answers_come_without_a_look_at_the_other_million_blobs() {
     let mut command = traced(support::daemon::BINARY, &file, "open,openat,getdents,getdents64");
     daemon.add_arguments(&mut command);
     daemon.start_by(command);
-    assert_eq!(
-        daemon
-            .get("/v2/library/app/manifests/1?ns=docker.io")
-            .is(200)
-            .body,
-        *image.manifest.bytes
-    );
+    assert_eq!(daemon.get("/v2/library/app/manifests/1?ns=docker.io").is(200).body, *image.manifest.bytes);
     for blob in image.blobs() {
         let target = format!("/v2/library/app/blobs/{}?ns=docker.io", blob.digest);
         assert!(daemon.get(&target).is(200).body == blob.bytes());
@@ -62,22 +56,14 @@ fn the_first_answers_come_without_a_look_at_the_other_million_blobs() {
     assert!(upstream.seen().is_empty());
     // what was traced up to here: answers are sent after the calls that they needed
     let calls = read(&file);
-    let opened = |hex: &str| {
-        calls
-            .iter()
-            .any(|call| call.name.starts_with("open") && call.arguments.contains(hex))
-    };
+    let opened =
+        |hex: &str| calls.iter().any(|call| call.name.starts_with("open") && call.arguments.contains(hex));
     assert!(opened(image.layers[0].hex()), "the trace shows what is opened");
     for folder in ["blobs", "img"] {
         let folder = daemon.images().join(folder);
         let reads = |call: &&support::trace::Call| {
             call.name.starts_with("getdents") && call.descriptor() == Some(folder.to_str().unwrap())
         };
-        assert_eq!(
-            calls.iter().filter(reads).count(),
-            0,
-            "{} is read",
-            folder.display()
-        );
+        assert_eq!(calls.iter().filter(reads).count(), 0, "{} is read", folder.display());
     }
 }

@@ -67,10 +67,7 @@ fn shared_download(size: u64) -> u64 {
 fn fifty_clients_share_a_download_as_it_comes_in_memory_that_its_size_does_not_change() {
     let small = shared_download(30 * MIB);
     let large = shared_download(300 * MIB);
-    assert!(
-        large <= small + 8 * 1024,
-        "{large} KiB with 300 MiB, {small} KiB with 30 MiB"
-    );
+    assert!(large <= small + 8 * 1024, "{large} KiB with 300 MiB, {small} KiB with 30 MiB");
 }
 
 #[test]
@@ -105,19 +102,14 @@ fn ranges_are_served_while_the_download_is_under_way() {
     let mut whole = get(&target).open(daemon.addr);
     compare(&mut whole, &blob, 0, 4 * MIB);
     for (start, end) in [(0, 1), (MIB, 3 * MIB), (3, 4 * MIB)] {
-        let part = get(&target)
-            .range(&format!("bytes={start}-{}", end - 1))
-            .send(daemon.addr)
-            .is(206);
+        let part = get(&target).range(&format!("bytes={start}-{}", end - 1)).send(daemon.addr).is(206);
         assert_eq!(
             part.header("content-range").unwrap(),
             format!("bytes {start}-{}/{}", end - 1, blob.size())
         );
         assert!(part.body == blob.slice(start, end - start));
     }
-    let mut across = get(&target)
-        .range(&format!("bytes={}-", 3 * MIB))
-        .open(daemon.addr);
+    let mut across = get(&target).range(&format!("bytes={}-", 3 * MIB)).open(daemon.addr);
     assert_eq!(across.head.status, 206);
     compare(&mut across, &blob, 3 * MIB, 4 * MIB);
     upstream.release(&blob.digest);
@@ -129,9 +121,7 @@ fn ranges_are_served_while_the_download_is_under_way() {
 #[test]
 fn a_range_that_is_the_first_request_gets_its_bytes() {
     let (blob, target, _upstream, daemon) = serving(6 * MIB);
-    let mut part = get(&target)
-        .range(&format!("bytes={}-", 2 * MIB))
-        .open(daemon.addr);
+    let mut part = get(&target).range(&format!("bytes={}-", 2 * MIB)).open(daemon.addr);
     assert_eq!(part.head.status, 206);
     compare(&mut part, &blob, 2 * MIB, 6 * MIB);
 }
@@ -143,14 +133,8 @@ fn a_range_far_ahead_does_not_wait_for_the_download() {
     upstream.hold(&blob.digest, 2 * MIB);
     let mut whole = get(&target).open(daemon.addr);
     compare(&mut whole, &blob, 0, 2 * MIB);
-    let far = get(&target)
-        .range(&format!("bytes={}-{}", 40 * MIB, 41 * MIB - 1))
-        .send(daemon.addr)
-        .is(206);
-    assert_eq!(
-        far.header("content-range").unwrap(),
-        format!("bytes {}-{}/{size}", 40 * MIB, 41 * MIB - 1)
-    );
+    let far = get(&target).range(&format!("bytes={}-{}", 40 * MIB, 41 * MIB - 1)).send(daemon.addr).is(206);
+    assert_eq!(far.header("content-range").unwrap(), format!("bytes {}-{}/{size}", 40 * MIB, 41 * MIB - 1));
     assert!(far.body == blob.slice(40 * MIB, MIB));
     // a footer, but for its last byte: nobody knows yet whether the blob is right
     let mut footer = get(&target).range("bytes=-1000").open(daemon.addr);
@@ -167,13 +151,8 @@ fn nobody_gets_the_last_byte_of_a_wrong_blob() {
     let (blob, target, upstream, daemon) = serving(10 * MIB);
     let size = blob.size();
     upstream.fault(&blob.digest, .., Fault::Flip(3 * MIB));
-    let ranges = [
-        None,
-        Some("0-".into()),
-        Some(format!("{}-", 9 * MIB)),
-        Some("-1".into()),
-        Some("-70000".into()),
-    ];
+    let ranges =
+        [None, Some("0-".into()), Some(format!("{}-", 9 * MIB)), Some("-1".into()), Some("-70000".into())];
     thread::scope(|scope| {
         for range in &ranges {
             let (target, daemon) = (&target, &daemon);
@@ -194,9 +173,7 @@ fn nobody_gets_the_last_byte_of_a_wrong_blob() {
     assert!(!daemon.blob(blob.hex()).exists());
 
     // whoever resumes what it got would keep the wrong beginning
-    let resumed = get(&target)
-        .range(&format!("bytes={}-", size - 1))
-        .send(daemon.addr);
+    let resumed = get(&target).range(&format!("bytes={}-", size - 1)).send(daemon.addr);
     assert_eq!(resumed.status(), 404);
     upstream.mend();
     upstream.forget();

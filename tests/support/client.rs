@@ -31,13 +31,7 @@ pub fn head(target: &str) -> Request {
 
 impl Request {
     pub fn new(method: &str, target: &str) -> Self {
-        Self {
-            method: method.into(),
-            target: target.into(),
-            headers: vec![],
-            body: vec![],
-            version: "1.1",
-        }
+        Self { method: method.into(), target: target.into(), headers: vec![], body: vec![], version: "1.1" }
     }
 
     pub fn header(mut self, name: &str, value: &str) -> Self {
@@ -61,12 +55,7 @@ impl Request {
 
     fn bytes(&self, host: &str) -> Vec<u8> {
         let mut head = format!("{} {} HTTP/{}\r\n", self.method, self.target, self.version);
-        if self.version == "1.1"
-            && !self
-                .headers
-                .iter()
-                .any(|(name, _)| name.eq_ignore_ascii_case("host"))
-        {
+        if self.version == "1.1" && !self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
             head += &format!("Host: {host}\r\n");
         }
         for (name, value) in &self.headers {
@@ -81,9 +70,7 @@ impl Request {
 
     /// Sends on a connection of its own and reads the answer's head.
     pub fn open(&self, addr: SocketAddr) -> Stream {
-        self.clone()
-            .header("Connection", "close")
-            .open_on(connect(addr), &addr.to_string())
+        self.clone().header("Connection", "close").open_on(connect(addr), &addr.to_string())
     }
 
     pub fn open_on(&self, mut connection: Box<dyn Connection>, host: &str) -> Stream {
@@ -93,13 +80,7 @@ impl Request {
             read_head(&mut reader).unwrap_or_else(|| panic!("no answer to {} {}", self.method, self.target));
         let length = head.header("content-length").map(|value| value.parse().unwrap());
         let bodiless = self.method == "HEAD" || matches!(head.status, 204 | 304);
-        Stream {
-            left: if bodiless { Some(0) } else { length },
-            head,
-            reader,
-            got: 0,
-            ended: None,
-        }
+        Stream { left: if bodiless { Some(0) } else { length }, head, reader, got: 0, ended: None }
     }
 
     /// Sends, and reads all of the answer.
@@ -124,10 +105,7 @@ pub struct Head {
 
 impl Head {
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(n, _)| n.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value.as_str())
+        self.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 }
 
@@ -145,11 +123,7 @@ fn read_head(reader: &mut impl BufRead) -> Option<Head> {
     loop {
         let line = line()?;
         if line.is_empty() {
-            return Some(Head {
-                version,
-                status,
-                headers,
-            });
+            return Some(Head { version, status, headers });
         }
         let (name, value) = line.split_once(':')?;
         headers.push((name.trim().to_string(), value.trim().to_string()));
@@ -184,11 +158,7 @@ impl Stream {
         }
         match self.reader.read(&mut buffer[..limit]) {
             Ok(0) => {
-                self.ended = Some(if self.left.is_some() {
-                    End::Short
-                } else {
-                    End::Whole
-                });
+                self.ended = Some(if self.left.is_some() { End::Short } else { End::Whole });
                 0
             }
             Ok(n) => {
@@ -230,11 +200,7 @@ impl Stream {
                 n => hash.update(&buffer[..n]),
             }
         }
-        (
-            format!("sha256:{}", hex(&hash.finalize())),
-            self.got,
-            self.ended.unwrap(),
-        )
+        (format!("sha256:{}", hex(&hash.finalize())), self.got, self.ended.unwrap())
     }
 
     pub fn whole(self) -> Response {
@@ -252,11 +218,7 @@ impl Stream {
                 n => body.extend_from_slice(&buffer[..n]),
             }
         }
-        let response = Response {
-            head: self.head,
-            body,
-            end: self.ended.unwrap(),
-        };
+        let response = Response { head: self.head, body, end: self.ended.unwrap() };
         (response, self.reader.into_inner())
     }
 }

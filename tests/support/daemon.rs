@@ -23,10 +23,7 @@ pub struct Daemon {
 
 /// The entry that makes `name` our upstream.
 pub fn entry(name: &str, upstream: &Upstream) -> String {
-    format!(
-        "[[registries]]\nname = \"{name}\"\nurl = \"{}\"\n",
-        upstream.url()
-    )
+    format!("[[registries]]\nname = \"{name}\"\nurl = \"{}\"\n", upstream.url())
 }
 
 impl Daemon {
@@ -37,9 +34,8 @@ impl Daemon {
 
     /// `keys` stand at the top of the configuration file.
     pub fn with(keys: &str, upstream: &Upstream) -> Self {
-        let entries: String = ["docker.io", "registry.k8s.io", "reg.example:5000"]
-            .map(|name| entry(name, upstream))
-            .concat();
+        let entries: String =
+            ["docker.io", "registry.k8s.io", "reg.example:5000"].map(|name| entry(name, upstream)).concat();
         Self::configured(&format!("{keys}\n{entries}"))
     }
 
@@ -53,12 +49,7 @@ impl Daemon {
     pub fn prepared(config: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let addr = SocketAddr::from(([127, 0, 0, 1], free_port()));
-        let daemon = Self {
-            addr,
-            dir,
-            process: None,
-            options: vec![],
-        };
+        let daemon = Self { addr, dir, process: None, options: vec![] };
         daemon.configure(config);
         daemon
     }
@@ -160,12 +151,7 @@ impl Daemon {
     fn memory(&self, line: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         let value = status.lines().find_map(|l| l.strip_prefix(line)).unwrap();
-        value
-            .trim_start_matches(':')
-            .trim()
-            .trim_end_matches(" kB")
-            .parse()
-            .unwrap()
+        value.trim_start_matches(':').trim().trim_end_matches(" kB").parse().unwrap()
     }
 
     pub fn peak_memory(&self) -> u64 {
@@ -182,11 +168,7 @@ impl Daemon {
         let mut names = vec![];
         for folder in ["blobs", "img"] {
             for name in list(&self.images().join(folder)) {
-                assert_eq!(
-                    file_hex(&self.images().join(folder).join(&name)),
-                    name,
-                    "{folder}"
-                );
+                assert_eq!(file_hex(&self.images().join(folder).join(&name)), name, "{folder}");
                 names.push(name);
             }
         }
@@ -199,7 +181,5 @@ pub fn list(folder: &Path) -> Vec<String> {
     let Ok(entries) = std::fs::read_dir(folder) else {
         return vec![];
     };
-    entries
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect()
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }

@@ -57,26 +57,17 @@ pub struct Blob {
 impl Blob {
     pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
         let bytes = bytes.into();
-        Self {
-            digest: sha256(&bytes),
-            bytes: Bytes::Held(Arc::new(bytes)),
-        }
+        Self { digest: sha256(&bytes), bytes: Bytes::Held(Arc::new(bytes)) }
     }
 
     pub fn with_sha512(bytes: impl Into<Vec<u8>>) -> Self {
         let bytes = bytes.into();
-        Self {
-            digest: sha512(&bytes),
-            bytes: Bytes::Held(Arc::new(bytes)),
-        }
+        Self { digest: sha512(&bytes), bytes: Bytes::Held(Arc::new(bytes)) }
     }
 
     /// Incompressible, the same for the same seed, and different at every offset.
     pub fn random(seed: u64, size: u64) -> Self {
-        let mut blob = Self {
-            digest: String::new(),
-            bytes: Bytes::Random { seed, size },
-        };
+        let mut blob = Self { digest: String::new(), bytes: Bytes::Random { seed, size } };
         let mut hash = Sha256::new();
         let mut buffer = vec![0; MIB as usize];
         let mut at = 0;
@@ -162,11 +153,7 @@ pub struct Manifest {
 impl Manifest {
     pub fn new(media_type: &str, bytes: impl Into<Vec<u8>>) -> Self {
         let bytes = bytes.into();
-        Self {
-            digest: sha256(&bytes),
-            media_type: media_type.into(),
-            bytes: Arc::new(bytes),
-        }
+        Self { digest: sha256(&bytes), media_type: media_type.into(), bytes: Arc::new(bytes) }
     }
 
     fn json(media_type: &str, value: &Value) -> Self {
@@ -195,10 +182,7 @@ impl Layer {
     /// Noise instead of a tar: for those who never unpack it.
     pub fn random(seed: u64, size: u64) -> Self {
         let blob = Blob::random(seed, size);
-        Self {
-            diff_id: blob.digest.clone(),
-            blob,
-        }
+        Self { diff_id: blob.digest.clone(), blob }
     }
 
     pub fn of_files(files: &[(&str, &[u8], u32)]) -> Self {
@@ -213,10 +197,7 @@ impl Layer {
         let tar = tar.into_inner().unwrap();
         let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
         gzip.write_all(&tar).unwrap();
-        Self {
-            diff_id: sha256(&tar),
-            blob: Blob::new(gzip.finish().unwrap()),
-        }
+        Self { diff_id: sha256(&tar), blob: Blob::new(gzip.finish().unwrap()) }
     }
 
     /// A gzip tar of one incompressible file of `size` bytes.
@@ -294,11 +275,7 @@ impl Image {
                 "layers": layers.iter().map(|layer| descriptor(layer_type, layer)).collect::<Vec<_>>(),
             }),
         );
-        Self {
-            manifest,
-            config,
-            layers,
-        }
+        Self { manifest, config, layers }
     }
 
     /// What a client fetches after the manifest.
@@ -324,10 +301,7 @@ pub fn index(media_type: &str, children: &[(&Manifest, &str)]) -> Manifest {
             entry
         })
         .collect();
-    Manifest::json(
-        media_type,
-        &json!({"schemaVersion": 2, "mediaType": media_type, "manifests": children}),
-    )
+    Manifest::json(media_type, &json!({"schemaVersion": 2, "mediaType": media_type, "manifests": children}))
 }
 
 /// A manifest of a type that nobody has heard of, padded to exactly `size` bytes.
@@ -373,20 +347,14 @@ impl Layout {
     /// `tag` may be empty: then the manifest is known by its digest only.
     pub fn add_manifest(&mut self, repository: &str, tag: &str, manifest: &Manifest) {
         let repository = self.0.entry(repository.into()).or_default();
-        repository
-            .manifests
-            .insert(manifest.digest.clone(), manifest.clone());
+        repository.manifests.insert(manifest.digest.clone(), manifest.clone());
         if !tag.is_empty() {
             repository.tags.insert(tag.into(), manifest.digest.clone());
         }
     }
 
     pub fn add_blob(&mut self, repository: &str, blob: &Blob) {
-        self.0
-            .entry(repository.into())
-            .or_default()
-            .blobs
-            .insert(blob.digest.clone(), blob.clone());
+        self.0.entry(repository.into()).or_default().blobs.insert(blob.digest.clone(), blob.clone());
     }
 }
 

@@ -34,10 +34,7 @@ impl Process {
             .stderr(file)
             .spawn()
             .unwrap_or_else(|error| panic!("{command:?}: {error}"));
-        Self {
-            child,
-            log: log.into(),
-        }
+        Self { child, log: log.into() }
     }
 
     pub fn pid(&self) -> u32 {
@@ -57,11 +54,7 @@ impl Process {
         let deadline = Instant::now() + PATIENCE;
         while !ready() {
             assert!(self.is_running(), "ended before {what}:\n{}", self.log());
-            assert!(
-                Instant::now() < deadline,
-                "no {what} in {PATIENCE:?}:\n{}",
-                self.log()
-            );
+            assert!(Instant::now() < deadline, "no {what} in {PATIENCE:?}:\n{}", self.log());
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -113,11 +106,7 @@ pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
 
 /// A port that was free a moment ago.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// Runs a command to its end, within a limit.
@@ -135,15 +124,8 @@ pub fn run(mut command: Command) -> Output {
 pub fn succeed(command: Command) -> String {
     let shown = format!("{command:?}");
     let output = run(command);
-    let (stdout, stderr) = (
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr),
-    );
-    assert!(
-        output.status.success(),
-        "{shown}: {}\n{stdout}\n{stderr}",
-        output.status
-    );
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{shown}: {}\n{stdout}\n{stderr}", output.status);
     stdout.into_owned()
 }
 

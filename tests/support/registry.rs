@@ -36,20 +36,14 @@ impl Registry {
             htpasswd.args(["-Bbn", USER, PASSWORD]);
             let file = dir.join("htpasswd");
             std::fs::write(&file, succeed(htpasswd)).unwrap();
-            format!(
-                "auth:\n  htpasswd:\n    realm: tests\n    path: {}\n",
-                file.display()
-            )
+            format!("auth:\n  htpasswd:\n    realm: tests\n    path: {}\n", file.display())
         };
         Self::start(Some(ca.clone()), auth, None)
     }
 
     pub fn with_tokens(ca: &Arc<Ca>) -> Self {
         let tokens = TokenServer::start(ca);
-        let (realm, cert) = (
-            format!("https://localhost:{}/token", tokens.addr.port()),
-            tokens.cert.clone(),
-        );
+        let (realm, cert) = (format!("https://localhost:{}/token", tokens.addr.port()), tokens.cert.clone());
         let auth = |dir: &Path| {
             let bundle = dir.join("tokens.pem");
             std::fs::write(&bundle, cert).unwrap();
@@ -74,11 +68,7 @@ impl Registry {
             let (leaf, cert, key) = (ca.leaf(), dir.path().join("cert.pem"), dir.path().join("key.pem"));
             std::fs::write(&cert, leaf.cert).unwrap();
             std::fs::write(&key, leaf.key).unwrap();
-            config += &format!(
-                "  tls:\n    certificate: {}\n    key: {}\n",
-                cert.display(),
-                key.display()
-            );
+            config += &format!("  tls:\n    certificate: {}\n    key: {}\n", cert.display(), key.display());
         }
         config += &auth(dir.path());
         let file = dir.path().join("config.yml");
@@ -87,13 +77,7 @@ impl Registry {
         command.arg("serve").arg(&file);
         let mut process = Process::spawn(command, &dir.path().join("log"));
         process.wait_until("listening", || std::net::TcpStream::connect(addr).is_ok());
-        Self {
-            addr,
-            ca,
-            tokens,
-            process,
-            dir,
-        }
+        Self { addr, ca, tokens, process, dir }
     }
 
     pub fn url(&self) -> String {
@@ -129,12 +113,8 @@ impl Registry {
     }
 
     pub fn push_blob(&self, repository: &str, blob: &Blob) {
-        let begun = self
-            .send(
-                repository,
-                Request::new("POST", &format!("/v2/{repository}/blobs/uploads/")),
-            )
-            .is(202);
+        let begun =
+            self.send(repository, Request::new("POST", &format!("/v2/{repository}/blobs/uploads/"))).is(202);
         let location = begun.header("location").unwrap();
         let target = &location[location.find("/v2/").unwrap()..];
         let join = if target.contains('?') { '&' } else { '?' };

@@ -32,9 +32,8 @@ address = "{0}/sock"
         let mut command = tied("containerd");
         command.arg("-c").arg(path.join("config.toml"));
         let mut process = Process::spawn(command, &path.join("log"));
-        process.wait_until("the socket", || {
-            std::os::unix::net::UnixStream::connect(path.join("sock")).is_ok()
-        });
+        process
+            .wait_until("the socket", || std::os::unix::net::UnixStream::connect(path.join("sock")).is_ok());
         Self { dir, process }
     }
 
@@ -50,11 +49,8 @@ address = "{0}/sock"
     pub fn hosts(&self, registry: &str, text: &str) {
         let folder = self.dir.path().join("certs.d").join(registry);
         std::fs::create_dir_all(&folder).unwrap();
-        std::fs::write(
-            folder.join("hosts.toml"),
-            format!("server = \"http://127.0.0.1:9\"\n{text}"),
-        )
-        .unwrap();
+        std::fs::write(folder.join("hosts.toml"), format!("server = \"http://127.0.0.1:9\"\n{text}"))
+            .unwrap();
     }
 
     fn ctr(&self) -> Command {
@@ -124,24 +120,13 @@ impl Podman {
         for (option, folder) in [("--root", "root"), ("--runroot", "run"), ("--tmpdir", "tmp")] {
             command.arg(option).arg(path.join(folder));
         }
-        command.args([
-            "--storage-driver",
-            "vfs",
-            "--cgroup-manager",
-            "cgroupfs",
-            "--events-backend",
-            "none",
-        ]);
+        command.args(["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--events-backend", "none"]);
         command
     }
 
     pub fn pull(&self, reference: &str) -> String {
         let mut command = self.podman();
-        command
-            .arg("pull")
-            .arg("--signature-policy")
-            .arg(self.dir.path().join("policy.json"))
-            .arg(reference);
+        command.arg("pull").arg("--signature-policy").arg(self.dir.path().join("policy.json")).arg(reference);
         succeed(command)
     }
 
@@ -154,11 +139,7 @@ impl Podman {
 
 /// Debian keeps its policy elsewhere than others do; ours accepts everything.
 fn policy(dir: &Path) {
-    std::fs::write(
-        dir.join("policy.json"),
-        r#"{"default":[{"type":"insecureAcceptAnything"}]}"#,
-    )
-    .unwrap();
+    std::fs::write(dir.join("policy.json"), r#"{"default":[{"type":"insecureAcceptAnything"}]}"#).unwrap();
 }
 
 pub struct Skopeo {
@@ -180,22 +161,14 @@ impl Skopeo {
 
     pub fn inspect(&self, reference: &str) -> serde_json::Value {
         let mut command = self.skopeo();
-        command.args([
-            "inspect",
-            "--tls-verify=false",
-            "--no-tags",
-            &format!("docker://{reference}"),
-        ]);
+        command.args(["inspect", "--tls-verify=false", "--no-tags", &format!("docker://{reference}")]);
         serde_json::from_str(&succeed(command)).unwrap()
     }
 
     /// Copies to a folder, which holds each blob under its hex and the manifest as `manifest.json`.
     pub fn copy(&self, reference: &str, options: &[&str]) -> PathBuf {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let to = self
-            .dir
-            .path()
-            .join(format!("copy-{}", COUNT.fetch_add(1, Ordering::SeqCst)));
+        let to = self.dir.path().join(format!("copy-{}", COUNT.fetch_add(1, Ordering::SeqCst)));
         let mut command = self.skopeo();
         command
             .arg("copy")
@@ -226,15 +199,8 @@ impl Dockerd {
         ] {
             command.arg(option).arg(path.join(name));
         }
-        command
-            .arg("--host")
-            .arg(format!("unix://{}", path.join("sock").display()));
-        command.args([
-            "--iptables=false",
-            "--ip6tables=false",
-            "--bridge=none",
-            "--storage-driver=vfs",
-        ]);
+        command.arg("--host").arg(format!("unix://{}", path.join("sock").display()));
+        command.args(["--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver=vfs"]);
         command.args(options);
         let mut process = Process::spawn(command, &path.join("log"));
         process.wait_until("docker info", || run(docker(path, &["info"])).status.success());
@@ -256,11 +222,7 @@ impl Dockerd {
 
 fn docker(dir: &Path, arguments: &[&str]) -> Command {
     let mut command = limited("docker");
-    command
-        .arg("--config")
-        .arg(dir)
-        .arg("--host")
-        .arg(format!("unix://{}", dir.join("sock").display()));
+    command.arg("--config").arg(dir).arg("--host").arg(format!("unix://{}", dir.join("sock").display()));
     command.args(arguments);
     command
 }

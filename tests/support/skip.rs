@@ -13,10 +13,7 @@ pub fn missing(programs: &[&str]) -> Option<String> {
             .chain(["/usr/sbin", "/sbin"])
             .any(|dir| std::path::Path::new(dir).join(program).exists())
     };
-    programs
-        .iter()
-        .find(|program| !found(program))
-        .map(|program| format!("no {program}"))
+    programs.iter().find(|program| !found(program)).map(|program| format!("no {program}"))
 }
 
 /// Straight to stderr: libtest keeps to itself what a passing test prints.

@@ -38,10 +38,7 @@ impl Ca {
         let params = CertificateParams::new(vec!["localhost".into(), "127.0.0.1".into()]).unwrap();
         let key = KeyPair::generate().unwrap();
         let cert = params.signed_by(&key, &self.issuer).unwrap().pem();
-        Leaf {
-            cert,
-            key: key.serialize_pem(),
-        }
+        Leaf { cert, key: key.serialize_pem() }
     }
 
     pub fn connect(&self, addr: SocketAddr) -> Box<dyn Connection> {
@@ -55,10 +52,7 @@ impl Ca {
         let name = ServerName::try_from("localhost").unwrap();
         let socket = TcpStream::connect(addr).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        Box::new(StreamOwned::new(
-            ClientConnection::new(Arc::new(config), name).unwrap(),
-            socket,
-        ))
+        Box::new(StreamOwned::new(ClientConnection::new(Arc::new(config), name).unwrap(), socket))
     }
 }
 

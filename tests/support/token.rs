@@ -42,11 +42,8 @@ impl TokenServer {
         let addr = listener.local_addr().unwrap();
         let config = ca.leaf().server_config();
         let (signer, cert) = signer();
-        let (issued, asked, stopped) = (
-            Arc::<AtomicUsize>::default(),
-            Arc::default(),
-            Arc::<AtomicBool>::default(),
-        );
+        let (issued, asked, stopped) =
+            (Arc::<AtomicUsize>::default(), Arc::default(), Arc::<AtomicBool>::default());
         let state = (issued.clone(), Arc::clone(&asked), stopped.clone());
         let acceptor = std::thread::spawn(move || {
             let (issued, asked, stopped) = state;
@@ -54,22 +51,11 @@ impl TokenServer {
                 if stopped.load(Ordering::SeqCst) {
                     return;
                 }
-                let _ = answer(
-                    BufReader::new(tls::accept(&config, socket.unwrap())),
-                    &signer,
-                    &issued,
-                    &asked,
-                );
+                let _ =
+                    answer(BufReader::new(tls::accept(&config, socket.unwrap())), &signer, &issued, &asked);
             }
         });
-        Self {
-            addr,
-            cert,
-            issued,
-            asked,
-            stopped,
-            acceptor: Some(acceptor),
-        }
+        Self { addr, cert, issued, asked, stopped, acceptor: Some(acceptor) }
     }
 }
 
@@ -87,13 +73,7 @@ fn signer() -> (Signer, String) {
     let pkcs8 = own.signing_key.serialize_der();
     let key =
         EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &pkcs8, &SystemRandom::new()).unwrap();
-    (
-        Signer {
-            key,
-            cert: STANDARD.encode(own.cert.der()),
-        },
-        own.cert.pem(),
-    )
+    (Signer { key, cert: STANDARD.encode(own.cert.der()) }, own.cert.pem())
 }
 
 /// One request a connection.
@@ -115,11 +95,8 @@ fn answer<C: Connection>(
             name.eq_ignore_ascii_case("authorization") && value == format!("Basic {basic}")
         });
     }
-    let query = first
-        .split(' ')
-        .nth(1)
-        .and_then(|target| target.split_once('?'))
-        .map_or("", |(_, query)| query);
+    let query =
+        first.split(' ').nth(1).and_then(|target| target.split_once('?')).map_or("", |(_, query)| query);
     asked.lock().unwrap().push(query.into());
     let (status, body) = match authorized {
         true => {

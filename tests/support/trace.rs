@@ -52,11 +52,7 @@ impl Trace {
         ]);
         command.arg(&file);
         let mut process = Process::spawn(command, &log);
-        let attached = || {
-            std::fs::read_to_string(&log)
-                .unwrap_or_default()
-                .contains("attached")
-        };
+        let attached = || std::fs::read_to_string(&log).unwrap_or_default().contains("attached");
         process.wait_until("strace attached", attached);
         Self { process, file }
     }
@@ -72,16 +68,7 @@ impl Trace {
 pub fn traced(program: &str, file: &Path, calls: &str) -> Command {
     let mut command = tied("strace");
     command
-        .args([
-            "-D",
-            "-f",
-            "-y",
-            "-s",
-            "400",
-            "-e",
-            &format!("trace={calls}"),
-            "-o",
-        ])
+        .args(["-D", "-f", "-y", "-s", "400", "-e", &format!("trace={calls}"), "-o"])
         .arg(file)
         .arg(program);
     command
@@ -102,12 +89,7 @@ pub fn read(file: &Path) -> Vec<Call> {
                 continue;
             };
             let more = resumed.split_once("resumed>").map_or("", |(_, more)| more);
-            calls.push(Call {
-                name,
-                arguments: format!("{arguments}{more}"),
-                begun,
-                ended: number,
-            });
+            calls.push(Call { name, arguments: format!("{arguments}{more}"), begun, ended: number });
         } else if let Some((name, arguments)) = rest.split_once('(') {
             match arguments.split_once("<unfinished ...>") {
                 Some((arguments, _)) => {
@@ -115,12 +97,7 @@ pub fn read(file: &Path) -> Vec<Call> {
                 }
                 None => {
                     let (name, arguments) = (name.to_string(), arguments.to_string());
-                    calls.push(Call {
-                        name,
-                        arguments,
-                        begun: number,
-                        ended: number,
-                    });
+                    calls.push(Call { name, arguments, begun: number, ended: number });
                 }
             }
         }

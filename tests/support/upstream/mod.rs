@@ -55,10 +55,7 @@ pub struct Seen {
 
 impl Seen {
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(n, _)| n.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value.as_str())
+        self.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 }
 
@@ -102,22 +99,10 @@ impl Upstream {
     pub fn start(layout: Layout) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
-        let state = State {
-            layout,
-            ranges: true,
-            ..State::default()
-        };
-        let shared = Arc::new(Shared {
-            state: Mutex::new(state),
-            changed: Condvar::new(),
-            addr,
-        });
+        let state = State { layout, ranges: true, ..State::default() };
+        let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new(), addr });
         let acceptor = Some(accept(listener, shared.clone()));
-        Self {
-            shared,
-            addr,
-            acceptor,
-        }
+        Self { shared, addr, acceptor }
     }
 
     pub fn without_ranges(self) -> Self {
@@ -145,16 +130,8 @@ impl Upstream {
 
     /// Whenever `METHOD /path` has `needle` in it: the fault, in these occurrences, counted from now on.
     pub fn fault(&self, needle: &str, occurrences: impl RangeBounds<usize>, fault: Fault) {
-        let occurrences = (
-            occurrences.start_bound().cloned(),
-            occurrences.end_bound().cloned(),
-        );
-        self.state().rules.push(Rule {
-            needle: needle.into(),
-            occurrences,
-            fault,
-            seen: 0,
-        });
+        let occurrences = (occurrences.start_bound().cloned(), occurrences.end_bound().cloned());
+        self.state().rules.push(Rule { needle: needle.into(), occurrences, fault, seen: 0 });
     }
 
     /// From now on everything is right again.
@@ -250,10 +227,8 @@ impl Shared {
     fn wait(&self, done: impl Fn(&State) -> bool, limit: Option<Duration>) {
         let limit = limit.unwrap_or(Duration::from_secs(3600));
         let state = self.state.lock().unwrap();
-        let _ = self
-            .changed
-            .wait_timeout_while(state, limit, |state| !state.stopped && !done(state))
-            .unwrap();
+        let _ =
+            self.changed.wait_timeout_while(state, limit, |state| !state.stopped && !done(state)).unwrap();
     }
 }
 
@@ -295,9 +270,7 @@ impl State {
             Some(Fault::Revoked) => self.valid.clear(),
             _ => {}
         }
-        let bearer = request
-            .header("authorization")
-            .and_then(|value| value.strip_prefix("Bearer "));
+        let bearer = request.header("authorization").and_then(|value| value.strip_prefix("Bearer "));
         if self.tokens && !bearer.is_some_and(|token| self.valid.contains(token)) {
             let challenge = format!(r#"Bearer realm="http://{addr}/token",service="tests""#);
             return Answer::error(401, "UNAUTHORIZED").with("WWW-Authenticate", challenge);
@@ -322,10 +295,7 @@ impl State {
         }
         let mut parts = request.path.rsplitn(3, '/');
         let (reference, kind) = (parts.next().unwrap(), parts.next().unwrap_or(""));
-        let name = parts
-            .next()
-            .and_then(|rest| rest.strip_prefix("/v2/"))
-            .unwrap_or("");
+        let name = parts.next().and_then(|rest| rest.strip_prefix("/v2/")).unwrap_or("");
         let Some(repository) = self.layout.0.get(name) else {
             return Answer::error(404, "NAME_UNKNOWN");
         };
@@ -353,11 +323,7 @@ impl State {
                 ("Content-Type".into(), "application/octet-stream".into()),
                 ("Docker-Content-Digest".into(), blob.digest.clone()),
             ],
-            body: Body::Blob {
-                blob: blob.clone(),
-                start,
-                end,
-            },
+            body: Body::Blob { blob: blob.clone(), start, end },
             digest: blob.digest.clone(),
         };
         let Some(range) = range.filter(|_| self.ranges) else {
@@ -388,10 +354,6 @@ fn single_range(range: &str, size: u64) -> Option<(u64, u64)> {
         return Some((size.saturating_sub(last.parse().ok()?), size));
     }
     let first: u64 = first.parse().ok()?;
-    let end = if last.is_empty() {
-        size
-    } else {
-        (last.parse::<u64>().ok()? + 1).min(size)
-    };
+    let end = if last.is_empty() { size } else { (last.parse::<u64>().ok()? + 1).min(size) };
     Some((first.min(size), end.max(first.min(size))))
 }

@@ -35,12 +35,7 @@ fn read_request(reader: &mut impl BufRead) -> std::io::Result<Option<Seen>> {
     let mut words = line.split_whitespace();
     let (method, target) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    let mut seen = Seen {
-        method: method.into(),
-        path: path.into(),
-        query: query.into(),
-        headers: vec![],
-    };
+    let mut seen = Seen { method: method.into(), path: path.into(), query: query.into(), headers: vec![] };
     loop {
         let mut line = String::new();
         if reader.read_line(&mut line)? == 0 {
@@ -69,20 +64,12 @@ pub(super) struct Answer {
 impl Answer {
     pub(super) fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
         let digest = String::new();
-        Self {
-            status,
-            headers: vec![],
-            body: Body::Bytes(body.into()),
-            digest,
-        }
+        Self { status, headers: vec![], body: Body::Bytes(body.into()), digest }
     }
 
     pub(super) fn error(status: u16, code: &str) -> Self {
-        Self::new(
-            status,
-            format!(r#"{{"errors":[{{"code":"{code}","message":"as the test says"}}]}}"#),
-        )
-        .with("Content-Type", "application/json")
+        Self::new(status, format!(r#"{{"errors":[{{"code":"{code}","message":"as the test says"}}]}}"#))
+            .with("Content-Type", "application/json")
     }
 
     pub(super) fn with(mut self, name: &str, value: impl ToString) -> Self {
@@ -109,10 +96,7 @@ impl Answer {
         if let Some(Fault::Length(by)) = fault {
             length += by;
         }
-        let mut head = format!(
-            "HTTP/1.1 {} as the test says\r\nContent-Length: {length}\r\n",
-            self.status
-        );
+        let mut head = format!("HTTP/1.1 {} as the test says\r\nContent-Length: {length}\r\n", self.status);
         for (name, value) in &self.headers {
             head += &format!("{name}: {value}\r\n");
         }
@@ -166,13 +150,7 @@ impl Answer {
             {
                 buffer[(flip - at) as usize] ^= 1;
             }
-            *shared
-                .state
-                .lock()
-                .unwrap()
-                .sent
-                .entry(self.digest.clone())
-                .or_default() += n as u64;
+            *shared.state.lock().unwrap().sent.entry(self.digest.clone()).or_default() += n as u64;
             stream.write_all(&buffer[..n])?;
             at += n as u64;
         }
@@ -190,8 +168,6 @@ impl Answer {
             Some(Fault::Length(_)) => return Ok(false),
             _ => {}
         }
-        Ok(!request
-            .header("connection")
-            .is_some_and(|value| value.eq_ignore_ascii_case("close")))
+        Ok(!request.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close")))
     }
 }
