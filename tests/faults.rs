@@ -187,7 +187,7 @@ fn an_upstream_that_is_broken_is_502_for_manifests_and_404_for_blobs() {
     for status in [500, 502, 503] {
         fails(Fault::Status(status));
     }
-    fails(Fault::Reset(0));
+    fails(Fault::HangUp);
     fails(Fault::Redirect(MANIFEST.into())); // for ever
 }
 

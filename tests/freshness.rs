@@ -117,7 +117,7 @@ fn a_tag_is_served_stale_while_upstream_fails() {
         stale("tag_ttl = 0", Fault::Status(status));
     }
     stale("tag_ttl = 0", Fault::TooMany { retry_after: 60 });
-    stale("tag_ttl = 0", Fault::Reset(0));
+    stale("tag_ttl = 0", Fault::HangUp);
     stale("tag_ttl = 0", Fault::Html);
 }
 

@@ -45,7 +45,7 @@ fn the_first_answers_come_without_a_look_at_the_other_million_blobs() {
     upstream.forget();
 
     let file = daemon.dir.path().join("trace");
-    let mut command = traced(support::daemon::BINARY, &file, "open,openat,getdents,getdents64");
+    let mut command = traced(support::daemon::BINARY, &file, "open,openat,openat2,getdents,getdents64");
     daemon.add_arguments(&mut command);
     daemon.start_by(command);
     assert_eq!(daemon.get("/v2/library/app/manifests/1?ns=docker.io").is(200).body, *image.manifest.bytes);
@@ -54,7 +54,9 @@ fn the_first_answers_come_without_a_look_at_the_other_million_blobs() {
         assert!(daemon.get(&target).is(200).body == blob.bytes());
     }
     assert!(upstream.seen().is_empty());
-    // what was traced up to here: answers are sent after the calls that they needed
+    daemon.kill(); // at once: nothing of the trace is from later than the answers
+    let ended = || fs::read_to_string(&file).is_ok_and(|trace| trace.contains("+++ killed by SIGKILL +++"));
+    eventually("the trace is written", ended);
     let calls = read(&file);
     let opened =
         |hex: &str| calls.iter().any(|call| call.name.starts_with("open") && call.arguments.contains(hex));

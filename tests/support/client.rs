@@ -70,17 +70,27 @@ impl Request {
 
     /// Sends on a connection of its own and reads the answer's head.
     pub fn open(&self, addr: SocketAddr) -> Stream {
-        self.clone().header("Connection", "close").open_on(connect(addr), &addr.to_string())
+        self.try_open(addr).unwrap_or_else(|| panic!("no answer to {} {}", self.method, self.target))
     }
 
-    pub fn open_on(&self, mut connection: Box<dyn Connection>, host: &str) -> Stream {
-        connection.write_all(&self.bytes(host)).unwrap();
+    /// None: nobody listens, or there is no answer.
+    pub fn try_open(&self, addr: SocketAddr) -> Option<Stream> {
+        let connection = try_connect(addr).ok()?;
+        self.clone().header("Connection", "close").try_open_on(connection, &addr.to_string())
+    }
+
+    pub fn open_on(&self, connection: Box<dyn Connection>, host: &str) -> Stream {
+        let stream = self.try_open_on(connection, host);
+        stream.unwrap_or_else(|| panic!("no answer to {} {}", self.method, self.target))
+    }
+
+    fn try_open_on(&self, mut connection: Box<dyn Connection>, host: &str) -> Option<Stream> {
+        connection.write_all(&self.bytes(host)).ok()?;
         let mut reader = BufReader::with_capacity(1 << 16, connection);
-        let head =
-            read_head(&mut reader).unwrap_or_else(|| panic!("no answer to {} {}", self.method, self.target));
+        let head = read_head(&mut reader)?;
         let length = head.header("content-length").map(|value| value.parse().unwrap());
         let bodiless = self.method == "HEAD" || matches!(head.status, 204 | 304);
-        Stream { left: if bodiless { Some(0) } else { length }, head, reader, got: 0, ended: None }
+        Some(Stream { left: if bodiless { Some(0) } else { length }, head, reader, got: 0, ended: None })
     }
 
     /// Sends, and reads all of the answer.
@@ -90,10 +100,14 @@ impl Request {
 }
 
 pub fn connect(addr: SocketAddr) -> Box<dyn Connection> {
-    let stream = TcpStream::connect(addr).unwrap();
-    stream.set_nodelay(true).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    Box::new(stream)
+    try_connect(addr).unwrap()
+}
+
+fn try_connect(addr: SocketAddr) -> std::io::Result<Box<dyn Connection>> {
+    let stream = TcpStream::connect(addr)?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    Ok(Box::new(stream))
 }
 
 #[derive(Clone, Debug)]

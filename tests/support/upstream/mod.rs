@@ -15,6 +15,8 @@ mod wire;
 /// What goes wrong with a response. Offsets count bytes of this response's body, that of a flip the blob's.
 #[derive(Clone, Debug)]
 pub enum Fault {
+    /// Closed without an answer.
+    HangUp,
     /// Closed in good order after so many bytes.
     Cut(u64),
     /// RST after so many bytes.

@@ -16,6 +16,9 @@ pub(super) fn serve(stream: &TcpStream, shared: &Shared) -> std::io::Result<()> 
         state.seen.push(request.clone());
         let fault = state.fault_for(&request);
         drop(state);
+        if let Some(Fault::HangUp) = fault {
+            return Ok(());
+        }
         if let Some(Fault::Delay(time)) = fault {
             shared.wait(|_| false, Some(time));
         }
