@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, SystemTime};
 
 use support::client::{End, get};
-use support::daemon::{Daemon, list};
+use support::daemon::Daemon;
 use support::layout::*;
 use support::process::eventually;
 use support::trace::{Call, Trace};
@@ -40,7 +40,6 @@ fn pull(daemon: &Daemon, image: &Image, round: u64) -> bool {
 
 #[test]
 fn killed_at_twenty_moments_of_a_download_nothing_wrong_is_kept() {
-    needs!();
     let seed = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64;
     println!("seed {seed}");
     let random = Blob::random(seed, 1000).bytes();
@@ -102,11 +101,10 @@ fn what_was_served_whole_is_kept_by_an_orderly_end() {
     let mut daemon = Daemon::of(&upstream);
     assert!(pull(&daemon, &image, 50));
     assert!(daemon.terminate().success());
-    assert!(list(&daemon.images().join("partial")).is_empty());
     upstream.forget();
     daemon.start();
     assert!(pull(&daemon, &image, 50));
-    assert!(upstream.seen().is_empty());
+    assert_eq!(upstream.seen().len(), 0, "{:?}", upstream.seen());
 }
 
 #[test]
