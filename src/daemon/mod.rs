@@ -76,7 +76,7 @@ pub fn serve(settings: Settings, banner: String) -> Result<(), ServeError> {
     let rules = rules(&settings, &listeners);
     let pull = Pull::new(settings, store.clone(), upstreams, runtime.handle().clone());
     let (shut_down, shutdown) = watch::channel(false);
-    let responder = Arc::new(Responder { pull, rules, id: via });
+    let responder = Arc::new(Responder { pull: pull.clone(), rules, id: via });
     let server = Server::start(responder, threads, shutdown.clone())?;
 
     println!("{banner}");
@@ -105,6 +105,7 @@ pub fn serve(settings: Settings, banner: String) -> Result<(), ServeError> {
         accepted
     });
     server.join();
+    runtime.block_on(pull.settle());
     // Downloads stop where they are; what is in `partial/` is resumed when it is asked for.
     runtime.shutdown_background();
     store.close();

@@ -67,17 +67,14 @@ impl Pull {
             flight.opened(file, size);
             return Ok(None);
         }
-        let mut partial = self.begin(flight.digest).await?;
-        flight.opened(partial.file().clone(), partial.length());
-        if partial.size() != Some(partial.length()) {
-            partial = match self.settings.abandoned {
-                Abandoned::Finish => self.transfer(flight, name, partial).await?,
-                Abandoned::PauseAfter(limit) => tokio::select! {
-                    result = self.transfer(flight, name, partial) => result?,
-                    () = flight.abandoned(limit) => return Err(PullError::Paused),
-                },
-            }
-        }
+        let partial = self.begin(flight.digest).await?;
+        let partial = match self.settings.abandoned {
+            Abandoned::Finish => self.transfer(flight, name, partial).await?,
+            Abandoned::PauseAfter(limit) => tokio::select! {
+                result = self.transfer(flight, name, partial) => result?,
+                () = flight.abandoned(limit) => return Err(PullError::Paused),
+            },
+        };
         Ok(Some(partial.finish()?))
     }
 
@@ -95,20 +92,24 @@ impl Pull {
         &self,
         flight: &Arc<Flight>,
         name: &Name,
-        partial: Partial,
+        mut partial: Partial,
     ) -> Result<Partial, PullError> {
+        if partial.size() == Some(partial.length()) {
+            flight.opened(partial.file().clone(), partial.length());
+            return Ok(partial);
+        }
         let upstream = self.upstreams.get(&name.registry);
-        let from = partial.length();
-        let mut download = match upstream.blob(&name.repository, &flight.digest, from, partial.size()).await {
-            Ok(download) => download,
-            Err(error) => {
-                if from > 0 && matches!(error, UpstreamError::Invalid { .. }) {
-                    // What an earlier download left does not fit: the next one begins at byte 0.
-                    partial.discard();
-                }
-                return Err(error.into());
+        let open = async |from, size| upstream.blob(&name.repository, &flight.digest, from, size).await;
+        let mut download = match open(partial.length(), partial.size()).await {
+            // What an earlier download left does not fit what upstream has. Nobody has read of it yet.
+            Err(UpstreamError::Invalid { .. }) if partial.length() > 0 => {
+                partial.restart()?;
+                open(0, None).await?
             }
+            download => download?,
         };
+        let from = partial.length();
+        flight.opened(partial.file().clone(), from);
         // One that cannot do ranges begins at the beginning: what we have is skipped.
         let mut skip = from - download.start().min(from);
         let size = download.size().or(partial.size());

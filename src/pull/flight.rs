@@ -186,6 +186,11 @@ impl Flights {
         launch(flight);
     }
 
+    /// Whether one has ended whose blob the store is still taking.
+    pub fn is_publishing(&self) -> bool {
+        self.lock().values().any(|flight| flight.progress.borrow().has_ended())
+    }
+
     pub fn remove(&self, flight: &Arc<Flight>) {
         let mut map = self.lock();
         if map.get(&flight.digest).is_some_and(|known| Arc::ptr_eq(known, flight)) {

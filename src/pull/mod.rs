@@ -134,6 +134,13 @@ impl Pull {
         })
     }
 
+    /// Waits until the store has what was downloaded; what is under way goes on.
+    pub async fn settle(&self) {
+        while self.flights.is_publishing() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// Whether upstream said a moment ago that it has no such thing.
     fn is_known_missing(&self, what: What, image: &Image) -> bool {
         let key = (what, image.clone());

@@ -51,9 +51,8 @@ pub struct Rules {
 /// Where the registry of a request is looked for, in this order: `X-Registry`, `ns`, the path, the default.
 pub fn route(rules: &Rules, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<Route, Refusal> {
     let path = decode(uri.path())?;
-    let Some(rest) = path.strip_prefix("/v2") else {
-        return Err(Refusal::new(404, Code::Unsupported, "no such page: everything here is under /v2/"));
-    };
+    // containerd's override_path takes `/v2` away.
+    let rest = path.strip_prefix("/v2").filter(|rest| rest.is_empty() || rest.starts_with('/'));
     if !matches!(*method, Method::GET | Method::HEAD) {
         return Err(Refusal::new(
             405,
@@ -64,13 +63,10 @@ pub fn route(rules: &Rules, method: &Method, uri: &Uri, headers: &HeaderMap) -> 
     let named = named_registry(rules, uri, headers)?;
     let namespace = named.clone().filter(|_| !headers.contains_key("x-registry"));
     let route = |endpoint| Ok(Route { endpoint, namespace });
-    let rest = match rest.strip_prefix('/') {
-        Some(rest) if !rest.is_empty() => rest,
-        Some(_) => return route(Endpoint::Base),
-        None if rest.is_empty() => return route(Endpoint::Base),
-        None => {
-            return Err(Refusal::new(404, Code::Unsupported, "no such page: everything here is under /v2/"));
-        }
+    let rest = match rest {
+        Some("" | "/") => return route(Endpoint::Base),
+        Some(rest) => &rest[1..],
+        None => path.strip_prefix('/').unwrap_or(&path),
     };
     // From the right: a repository may well have a component `manifests`.
     let parts = rest.rsplit_once('/').and_then(|(rest, last)| Some((rest.rsplit_once('/')?, last)));

@@ -236,8 +236,16 @@ impl Partial {
         Err(wrong)
     }
 
-    /// Removes it: the next download begins at byte 0. Blocks.
-    pub fn discard(self) {
+    /// Begins again at byte 0. Blocks.
+    pub fn restart(&mut self) -> Result<(), StoreError> {
+        remove(&self.sidecar());
+        self.file.set_len(0).map_err(StoreError::on("cut", &self.path))?;
+        self.hasher = Hasher::new(self.digest.algorithm());
+        (self.length, self.size) = (0, None);
+        Ok(())
+    }
+
+    fn discard(self) {
         remove(&self.path);
         remove(&self.sidecar());
     }

@@ -16,7 +16,8 @@ use super::session::Session;
 use super::transport::{Answer, Ask};
 use crate::oci::Repository;
 
-/// What may be thrown away of the answers of a registry that ignores ranges: so much, or twice the blob.
+/// What may be thrown away of the answers of a registry that ignores ranges: so much of a part, and twice the
+/// blob when all of it is wanted, since there is no other way to its end.
 const MAX_DISCARDED: u64 = 1 << 20;
 
 /// Before each resume in a row that brought nothing.
@@ -42,6 +43,7 @@ pub struct Download {
     /// The first byte not to be handed out.
     end: Option<u64>,
     size: Option<u64>,
+    whole_will_do: bool,
     body: Option<Answer>,
     /// Bytes of the body before `position`.
     ahead: u64,
@@ -75,6 +77,7 @@ impl Download {
             position: wanted.start,
             end: wanted.end.or(wanted.size),
             size: wanted.size,
+            whole_will_do: wanted.whole_will_do,
             body: None,
             ahead: 0,
             discarded: 0,
@@ -225,7 +228,8 @@ impl Download {
         }
         self.ahead = self.position - start;
         self.discarded += self.ahead;
-        if self.discarded > MAX_DISCARDED.max(2 * self.size.unwrap_or_default()) {
+        let whole = if self.whole_will_do { self.size.unwrap_or_default().saturating_mul(2) } else { 0 };
+        if self.discarded > MAX_DISCARDED.max(whole) {
             return Err(answer.invalid("does not serve parts of a blob"));
         }
         self.end = match (self.end, self.size) {

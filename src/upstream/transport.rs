@@ -108,7 +108,7 @@ impl Transport {
             let insecure = self.reach == Reach::Anywhere && ask.by_digest;
             let next = next_hop(&url, answer.headers(), insecure)?;
             if asked.len() > MAX_REDIRECTS || asked.contains(&next) {
-                return Err(UpstreamError::refused(host(&url), "redirects in a loop").into());
+                return Err(UpstreamError::invalid(host(&url), "redirects in a loop").into());
             }
             if next.origin() != ask.url.origin() {
                 headers.remove(AUTHORIZATION);

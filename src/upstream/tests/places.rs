@@ -45,7 +45,7 @@ async fn redirects_in_a_loop_or_without_end_are_given_up() {
     let endless = Peer::start(|n, _| Reply::redirect(format!("/{n}"))).await;
     for (peer, requests) in [(same, 1), (endless, 6)] {
         let error = registry(&peer).manifest(&repository(), &tag()).await.unwrap_err();
-        assert!(matches!(error, UpstreamError::Refused { .. }), "{error}");
+        assert!(matches!(error, UpstreamError::Invalid { .. }), "{error}");
         assert_eq!(peer.seen().len(), requests);
     }
 }
