@@ -177,9 +177,10 @@ async fn connection(
                 .max_buf_size(BUFFER)
                 .serve_connection(socket.clone(), service)
         );
+        let told = async { drop(shutdown.wait_for(|shutdown| *shutdown).await) };
         let ended = tokio::select! {
             ended = serving.as_mut() => ended,
-            _ = shutdown.wait_for(|shutdown| *shutdown) => {
+            () = told => {
                 serving.as_mut().graceful_shutdown();
                 serving.await
             }
