@@ -107,7 +107,6 @@ impl Pull {
         if let Reference::Tag(_) = image.reference {
             names.push((image.clone(), record.clone()));
         }
-        self.unprefetched.insert(digest, ());
         self.store.publish_manifest(fetched.bytes.clone(), names).await;
         self.not_found.remove(&(What::Manifest, image.clone()));
         Ok(Found { record, bytes: fetched.bytes, origin: Origin::Miss, age: None })

@@ -88,8 +88,6 @@ pub struct Pull {
     not_found: Cache<(What, Image), Instant>,
     /// Sizes of what the manifests and indexes that we saw name.
     named: Cache<Digest, u64>,
-    /// Manifests that were fetched and whose blobs nobody has asked for yet.
-    unprefetched: Cache<Digest, ()>,
     /// Blobs whose last download had the wrong digest, and when.
     wrong: Cache<Digest, Instant>,
     /// Registries that did not answer a check in time, and when.
@@ -127,7 +125,6 @@ impl Pull {
             relays: Arc::new(Semaphore::new(RELAYS)),
             not_found: Cache::new(4096),
             named: Cache::new(16_384),
-            unprefetched: Cache::new(1024),
             wrong: Cache::new(1024),
             slow: Cache::new(1024),
             counters: Counters::default(),

@@ -1,6 +1,7 @@
 //! What the miss of a manifest starts: the client asks for its blobs next.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::{Found, Pull, Want};
 use crate::config::Prefetch;
@@ -10,7 +11,8 @@ impl Pull {
     /// Starts the downloads of a manifest that has just been fetched and whose bytes a client has now asked for,
     /// behind those that a client waits for. Once for each fetch.
     pub(super) fn prefetch(self: &Arc<Self>, image: &Image, found: &Found) {
-        if self.unprefetched.remove(&found.record.digest).is_none() {
+        let fresh = &found.record.fresh;
+        if !fresh.load(Ordering::Relaxed) || !fresh.swap(false, Ordering::Relaxed) {
             return;
         }
         let policy = self.upstreams.get(&image.name.registry).policy().prefetch;

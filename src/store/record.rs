@@ -1,6 +1,6 @@
 //! What is kept of a tag, or of a manifest in its repository.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -21,6 +21,8 @@ pub struct Record {
     pub checked: Timestamp,
     /// Was asked for by digest, not as a child of an index that we hold: a root for pruning.
     pub asked: bool,
+    /// Just fetched, and nobody has asked for its body yet: the first to do so starts its blobs.
+    pub fresh: AtomicBool,
     /// Used since its time of use was last written down.
     pub(super) touched: AtomicBool,
 }
@@ -50,7 +52,16 @@ impl Record {
     /// One that has just come from upstream.
     pub fn fetched_now(digest: Digest, media_type: MediaType, size: u64, asked: bool) -> Self {
         let now = Timestamp::now();
-        Self { digest, media_type, size, fetched: now, checked: now, asked, touched: AtomicBool::new(false) }
+        Self {
+            digest,
+            media_type,
+            size,
+            fetched: now,
+            checked: now,
+            asked,
+            fresh: AtomicBool::new(true),
+            touched: AtomicBool::new(false),
+        }
     }
 
     /// The same, confirmed by upstream just now.
@@ -62,6 +73,7 @@ impl Record {
             fetched: self.fetched,
             checked: Timestamp::now(),
             asked: self.asked,
+            fresh: AtomicBool::new(self.fresh.load(Ordering::Relaxed)),
             touched: AtomicBool::new(false),
         }
     }
@@ -90,15 +102,15 @@ impl Record {
     }
 
     pub(super) fn from_json(reference: &Reference, bytes: &[u8]) -> serde_json::Result<Self> {
-        let touched = AtomicBool::new(false);
+        let (fresh, touched) = (AtomicBool::new(false), AtomicBool::new(false));
         Ok(match reference {
             Reference::Tag(_) => {
                 let TagFile { digest, media_type, size, fetched, checked } = serde_json::from_slice(bytes)?;
-                Self { digest, media_type, size, fetched, checked, asked: false, touched }
+                Self { digest, media_type, size, fetched, checked, asked: false, fresh, touched }
             }
             Reference::Digest(digest) => {
                 let ManifestFile { media_type, size, fetched, asked } = serde_json::from_slice(bytes)?;
-                Self { digest: *digest, media_type, size, fetched, checked: fetched, asked, touched }
+                Self { digest: *digest, media_type, size, fetched, checked: fetched, asked, fresh, touched }
             }
         })
     }
