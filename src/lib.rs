@@ -1,4 +1,21 @@
-//! ociregistry: a pull-only, pull-through, caching OCI registry.
+//! ociregistry: a pull-only, pull-through, caching OCI registry. This is the map of the house; ARCHITECTURE.md
+//! tells the way of a pull through it.
+//!
+//! Arrows point one way: `cli → daemon → serve → pull → {store, upstream} → oci`.
+//!
+//! The shell:
+//! - [`cli`]: the command line, one file a subcommand
+//! - [`daemon`]: the composition root: builds the parts, starts and ends them, logs
+//! - [`config`]: from a file and the command line to settings that are valid by construction
+//!
+//! The way of a pull:
+//! - [`serve`]: HTTP in; from a request to a typed question, and from its answer to a response
+//! - [`pull`]: what to do for it: hit, miss, stale; one download for many readers
+//! - [`upstream`]: one registry spoken to: credentials, redirects, retries, resume
+//! - [`store`]: the folder on disk: read, resume, verify, make durable
+//!
+//! The vocabulary:
+//! - [`oci`]: digests, names, media types, manifests, error codes; pure
 
 pub mod cli;
 pub mod config;

@@ -86,6 +86,29 @@ fn a_client_that_hangs_up_cancels_nothing() {
 }
 
 #[test]
+fn a_download_that_nobody_waits_for_pauses_when_it_is_told_to() {
+    let image = Image::of_size(1, 20 * MIB);
+    let blob = image.layers[0].clone();
+    let upstream = Upstream::start(Layout::of("library/app", "1", &image));
+    let daemon = Daemon::with("abandoned = \"200ms\"", &upstream);
+    let target = format!("/v2/library/app/blobs/{}?ns=docker.io", blob.digest);
+    upstream.hold(&blob.digest, 10 * MIB);
+    let mut stream = get(&target).open(daemon.addr);
+    stream.read_to(10 * MIB);
+    drop(stream);
+    eventually("the download is paused", || daemon.log().contains("paused download"));
+    upstream.release(&blob.digest);
+    assert!(!daemon.blob(blob.hex()).exists());
+    compare(&mut get(&target).open(daemon.addr), &blob, 0, blob.size());
+    assert!(
+        upstream.sent(&blob.digest) <= 21 * MIB,
+        "{} bytes crossed the wire",
+        upstream.sent(&blob.digest)
+    );
+    assert!(upstream.seen().last().unwrap().header("range").unwrap().starts_with("bytes="));
+}
+
+#[test]
 fn a_client_that_does_not_read_stalls_nobody() {
     let (blob, target, upstream, daemon) = serving(64 * MIB);
     let idle = get(&target).open(daemon.addr);

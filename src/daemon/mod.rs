@@ -79,7 +79,7 @@ pub fn serve(settings: Settings, banner: String) -> Result<(), ServeError> {
     let responder = Arc::new(Responder { pull: pull.clone(), rules, id: via });
     let server = Server::start(responder, threads, shutdown.clone())?;
 
-    println!("{banner}");
+    print!("{banner}");
     let result = runtime.block_on(async {
         tokio::spawn(store.clone().keep_times());
         let mut terminate = signal(SignalKind::terminate())?;
