@@ -53,6 +53,16 @@ impl Daemon {
         }
     }
 
+    /// Puts so many empty files under `blobs/` and `img/`, named as theirs are.
+    pub fn fill(&self, blobs: usize, manifests: usize) {
+        for (folder, count) in [("blobs", blobs), ("img", manifests)] {
+            for number in 0..count {
+                std::fs::File::create(self.cache.join(folder).join(format!("{number:064x}")))
+                    .expect("make a file");
+            }
+        }
+    }
+
     /// A figure of /proc/<pid>/status, in bytes.
     pub fn memory(&self, field: &str) -> f64 {
         let status =
@@ -67,6 +77,5 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let _ = std::fs::remove_dir_all(&self.cache);
     }
 }

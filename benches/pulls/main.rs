@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use content::{Content, Image};
 use daemon::Daemon;
 use load::{Target, Work, run_for, run_once};
-use table::{Table, alternate, median};
+use table::{Table, alternate};
 
 const MIB: usize = 1 << 20;
 
@@ -138,10 +138,14 @@ fn memory(folder: &std::path::Path, content: &Content, upstream: SocketAddr, tab
 }
 
 fn start(folder: &std::path::Path, upstream: SocketAddr, table: &mut Table) {
-    let times = (0..5).map(|_| {
+    let (full, empty) = (folder.join("start-full"), folder.join("start-empty"));
+    Daemon::start(&full, upstream, "").fill(1_000_000, 100_000);
+    let time = |folder| {
         let begun = Instant::now();
-        let _daemon = Daemon::start(&folder.join("start"), upstream, "");
+        let _daemon = Daemon::start(folder, upstream, "");
         begun.elapsed().as_secs_f64() * 1e3
-    });
-    table.bound("start to first answer, ms", median(times.collect()), 50.0);
+    };
+    let (full, empty) = alternate(|| time(&full), || time(&empty));
+    table.bound("start to first answer, ms", empty, 50.0);
+    table.time("start to first answer with 1,100,000 files, ms", "empty", full, empty, 1.1);
 }
