@@ -29,27 +29,38 @@ pub enum PullError {
     Lost,
 }
 
-impl PullError {
-    /// Says for certain that there is no such thing; all else may be better later.
-    pub fn is_not_found(&self) -> bool {
-        match self {
-            Self::Upstream(UpstreamError::NotFound { .. })
-            | Self::AirGapped
-            | Self::KnownMissing
-            | Self::IsManifest => true,
-            Self::Upstream(_)
-            | Self::RecentlyWrong
-            | Self::TooLate
-            | Self::Wrong(_)
-            | Self::Store(_)
-            | Self::Paused
-            | Self::Lost => false,
-        }
-    }
-
+/// What it comes to for a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// There is no such thing, for certain; all else may be better later.
+    Missing,
     /// Upstream, or our own rules, say no.
-    pub fn is_denied(&self) -> bool {
-        matches!(self, Self::Upstream(UpstreamError::Denied { .. } | UpstreamError::Refused { .. }))
+    Denied,
+    /// What upstream sent cannot be used.
+    Invalid,
+    /// Upstream cannot be had.
+    Unavailable,
+    /// No answer in time.
+    Late,
+    /// Our own disk, or ourselves.
+    Internal,
+}
+
+impl PullError {
+    pub fn cause(&self) -> Cause {
+        match self {
+            Self::AirGapped | Self::KnownMissing | Self::IsManifest => Cause::Missing,
+            Self::RecentlyWrong | Self::Wrong(_) => Cause::Invalid,
+            Self::Paused => Cause::Unavailable,
+            Self::TooLate => Cause::Late,
+            Self::Store(_) | Self::Lost => Cause::Internal,
+            Self::Upstream(error) => match error {
+                UpstreamError::NotFound { .. } => Cause::Missing,
+                UpstreamError::Denied { .. } | UpstreamError::Refused { .. } => Cause::Denied,
+                UpstreamError::Unavailable { .. } => Cause::Unavailable,
+                UpstreamError::Invalid { .. } => Cause::Invalid,
+            },
+        }
     }
 }
 

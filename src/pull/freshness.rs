@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Found, Origin, Pull, PullError};
+use super::{Cause, Found, Origin, Pull, PullError};
 use crate::config::Age;
 use crate::oci::{Descriptor, Image, Kind, Manifest, Name, Reference};
 use crate::store::Record;
@@ -75,14 +75,14 @@ impl Pull {
 
     /// What becomes of a tag that could not be confirmed.
     async fn stale(&self, image: &Image, held: Found, error: PullError) -> Result<Found, PullError> {
-        if error.is_not_found() {
+        if error.cause() == Cause::Missing {
             tracing::info!("upstream no longer has \"{image}\": forgotten");
             self.store.forget(image).await;
             return Err(error);
         }
         let age = held.record.age();
         let allowed = self.upstreams.get(&image.name.registry).policy().stale_if_error.covers(age);
-        if error.is_denied() || !allowed {
+        if error.cause() == Cause::Denied || !allowed {
             return Err(error);
         }
         if !self.is_complete(&image.name, &held) {

@@ -27,7 +27,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 pub use blob::Blob;
-pub use error::PullError;
+pub use error::{Cause, PullError};
 pub use manifest::Found;
 pub use reader::{Chunk, Reader};
 

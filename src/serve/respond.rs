@@ -12,8 +12,7 @@ use super::range::{Part, Range};
 use super::request_log::Entry;
 use super::route::{Endpoint, Refusal, Route, Rules, route};
 use crate::oci::{Code, Digest, ErrorBody, Image, Name};
-use crate::pull::{Origin, Pull, PullError, Want};
-use crate::upstream::UpstreamError;
+use crate::pull::{Cause, Origin, Pull, PullError, Want};
 
 const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
@@ -232,13 +231,13 @@ impl Failure {
     }
 
     fn of_manifest(image: &Image, error: &PullError) -> Self {
-        let (status, code) = match error {
-            _ if error.is_not_found() => (404, Code::ManifestUnknown),
-            _ if error.is_denied() => (403, Code::Denied),
-            PullError::TooLate => (504, Code::Unavailable),
-            PullError::Upstream(UpstreamError::Invalid { .. }) => (502, Code::ManifestInvalid),
-            PullError::Store(_) => (500, Code::Unknown),
-            _ => (502, Code::Unavailable),
+        let (status, code) = match error.cause() {
+            Cause::Missing => (404, Code::ManifestUnknown),
+            Cause::Denied => (403, Code::Denied),
+            Cause::Invalid => (502, Code::ManifestInvalid),
+            Cause::Unavailable => (502, Code::Unavailable),
+            Cause::Late => (504, Code::Unavailable),
+            Cause::Internal => (500, Code::Unknown),
         };
         let mut failure = Self::new(status, code, format!("{image}: {error}"));
         failure.detail =
@@ -249,7 +248,12 @@ impl Failure {
     /// 404 whatever it was, but for a plain no: every client turns elsewhere at once, and to an error of the
     /// server docker and others come back for up to a minute.
     fn of_blob(name: &Name, digest: &Digest, error: &PullError) -> Self {
-        let (status, code) = if error.is_denied() { (403, Code::Denied) } else { (404, Code::BlobUnknown) };
+        let (status, code) = match error.cause() {
+            Cause::Denied => (403, Code::Denied),
+            Cause::Missing | Cause::Invalid | Cause::Unavailable | Cause::Late | Cause::Internal => {
+                (404, Code::BlobUnknown)
+            }
+        };
         let mut failure = Self::new(status, code, format!("{name}@{digest}: {error}"));
         failure.detail = serde_json::json!({ "name": name.to_string(), "digest": digest });
         failure
