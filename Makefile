@@ -30,7 +30,7 @@ lint:
 
 install:
 	install -Dm755 bin/ociregistry $(DESTDIR)$(PREFIX)/bin/ociregistry
-	install -Dm640 etc/ociregistry.toml $(DESTDIR)/etc/ociregistry.toml
+	install -Dm644 etc/ociregistry.toml $(DESTDIR)/etc/ociregistry.toml
 	install -Dm644 systemd/ociregistry.service $(DESTDIR)$(PREFIX)/lib/systemd/system/ociregistry.service
 	install -Dm644 packaging/sysusers.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/ociregistry.conf
 	install -Dm644 README.md $(DESTDIR)$(PREFIX)/share/doc/ociregistry/README.md
