@@ -67,9 +67,10 @@ pub fn serve(settings: Settings, banner: String) -> Result<(), ServeError> {
     let upstreams = Upstreams::new(&settings, &format!("1.1 {via}"))?;
 
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    // Small files are read and written on it; one thread that waits for a disk must not be all there is.
+    // Small files are read and written on it; one thread that waits for a disk must not be all there is. More threads
+    // than cores cost wake-ups.
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(threads.max(4))
+        .worker_threads(threads.max(2))
         .thread_name("pull")
         .enable_all()
         .build()?;

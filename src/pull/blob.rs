@@ -66,25 +66,31 @@ impl Pull {
         want: Want,
         offset: u64,
     ) -> Result<Blob, PullError> {
-        let (origin, size, place) = match self.store.blob_at_hand(digest) {
-            Some((file, size)) => (Origin::Hit, size, Place::Stored(file)),
+        let at_hand = || {
+            let (file, size) = self.store.blob_at_hand(digest)?;
+            Some(Where::Stored(file, size))
+        };
+        let found = match self.boarded(digest, want, offset).or_else(at_hand) {
+            Some(found) => found,
             None => {
                 let (pull, name, digest) = (self.clone(), name.clone(), *digest);
                 let find = async move { pull.find_blob(&name, &digest, want, offset).await };
-                match in_time(async { self.runtime.spawn(find).await.unwrap_or(Err(PullError::Lost)) })
-                    .await?
-                {
-                    Where::Stored(file, size) => (Origin::Hit, size, Place::Stored(file)),
-                    Where::Upstream(size) => (Origin::Miss, size, Place::Upstream),
-                    Where::InFlight(seat) => {
-                        let size = answerable(&seat).await?;
-                        (Origin::Miss, size, Place::InFlight(seat))
-                    }
-                }
+                in_time(async { self.runtime.spawn(find).await.unwrap_or(Err(PullError::Lost)) }).await?
             }
+        };
+        let (origin, size, place) = match found {
+            Where::Stored(file, size) => (Origin::Hit, size, Place::Stored(file)),
+            Where::Upstream(size) => (Origin::Miss, size, Place::Upstream),
+            Where::InFlight(seat) => (Origin::Miss, answerable(&seat).await?, Place::InFlight(seat)),
         };
         self.count(origin);
         Ok(Blob { digest: *digest, size, origin, name: name.clone(), place })
+    }
+
+    /// A seat in the flight that the miss of a manifest has mostly started by now.
+    fn boarded(&self, digest: &Digest, want: Want, offset: u64) -> Option<Where> {
+        let wanted = want == Want::Body && offset == 0;
+        wanted.then(|| self.flights.board(digest)).flatten().map(Where::InFlight)
     }
 
     async fn find_blob(

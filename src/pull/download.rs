@@ -28,10 +28,10 @@ struct Landing {
 
 impl Drop for Landing {
     fn drop(&mut self) {
+        self.pull.flights.remove(&self.flight);
         if !self.flight.progress().borrow().has_ended() {
             self.flight.ended(State::Failed(PullError::Lost));
         }
-        self.pull.flights.remove(&self.flight);
     }
 }
 
@@ -52,21 +52,24 @@ impl Pull {
                 }
                 Err(error) => {
                     pull.note_failure(&name, flight.digest, &error);
+                    // Whoever asks after a failure gets a flight of their own.
+                    pull.flights.remove(flight);
                     flight.ended(State::Failed(error));
                 }
             }
         });
     }
 
-    /// The verified blob; none when another flight brought it just before this one began.
+    /// The verified blob; none when it is there already: a prefetch leaves it to us to find that out, and another
+    /// flight may have brought it just before this one began.
     async fn download(&self, flight: &Arc<Flight>, name: &Name) -> Result<Option<Verified>, PullError> {
-        let hint = flight.progress().borrow().size;
-        let weight = if hint.is_some_and(|size| size <= SMALL) { Weight::Small } else { Weight::Large };
-        let _slot = self.slots(name).take(weight, flight.readers()).await;
         if let Some((file, size)) = self.store.blob(&flight.digest)? {
             flight.opened(file, size);
             return Ok(None);
         }
+        let hint = flight.progress().borrow().size;
+        let weight = if hint.is_some_and(|size| size <= SMALL) { Weight::Small } else { Weight::Large };
+        let _slot = self.slots(name).take(weight, flight.readers()).await;
         let partial = self.begin(flight.digest).await?;
         let partial = match self.settings.abandoned {
             Abandoned::Finish => self.transfer(flight, name, partial).await?,

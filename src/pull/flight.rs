@@ -159,6 +159,11 @@ impl Flights {
         self.lock().get(digest).cloned()
     }
 
+    /// Joins the flight of a digest, if there is one.
+    pub fn board(&self, digest: &Digest) -> Option<Seat> {
+        self.get(digest).map(Seat::take)
+    }
+
     /// Joins the flight of a digest, or makes it and calls `launch`.
     pub fn join(&self, digest: Digest, size: Option<u64>, launch: impl FnOnce(Arc<Flight>)) -> Seat {
         let mut map = self.lock();

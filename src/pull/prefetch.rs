@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::{Found, Pull, Want};
 use crate::config::Prefetch;
-use crate::oci::{Descriptor, Image, Kind, Manifest, Reference};
+use crate::oci::{Image, Kind, Manifest, Reference};
 
 impl Pull {
     /// Starts the downloads of a manifest that has just been fetched and whose bytes a client has now asked for,
@@ -26,8 +26,7 @@ impl Pull {
             };
             match manifest.kind() {
                 Kind::Image => {
-                    let missing = |blob: &&Descriptor| !blob.foreign && !pull.store.has_blob(&blob.digest);
-                    for blob in manifest.blobs.iter().filter(missing) {
+                    for blob in manifest.blobs.iter().filter(|blob| !blob.foreign) {
                         let launch = |flight| pull.launch(flight, name.clone());
                         pull.flights.start(blob.digest, Some(blob.size), launch);
                     }

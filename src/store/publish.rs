@@ -194,6 +194,12 @@ struct Move {
     to: PathBuf,
 }
 
+/// A folder whose names have changed.
+struct Folder {
+    file: File,
+    path: PathBuf,
+}
+
 impl Writer {
     fn run(self, mut jobs: mpsc::UnboundedReceiver<Job>) {
         let mut batch = Vec::new();
@@ -223,7 +229,8 @@ impl Writer {
                 Work::Reference(..) => {}
             }
         }
-        self.put_in_place(contents);
+        let files: Vec<&File> = contents.iter().map(|one| &*one.file).collect();
+        let folders = self.rename(&contents, self.sync(&files));
         for work in works {
             if let Work::Blob(blob) = work
                 && blob.sidecar
@@ -256,7 +263,14 @@ impl Writer {
                 },
             }
         }
-        self.put_in_place(references);
+        // The folders of the contents and the files of the references in one go.
+        let files: Vec<&File> =
+            folders.iter().map(|one| &one.file).chain(references.iter().map(|one| &*one.file)).collect();
+        let mut synced = self.sync(&files);
+        let references_synced = synced.split_off(folders.len());
+        report_folders(&folders, synced);
+        let folders = self.rename(&references, references_synced);
+        report_folders(&folders, self.sync(&folders.iter().map(|one| &one.file).collect::<Vec<_>>()));
     }
 
     /// Writes a small file under a temporary name. None, reported, when that fails.
@@ -277,11 +291,10 @@ impl Writer {
         }
     }
 
-    /// Syncs files, renames them, syncs the folders they are then in. What fails is discarded, and reported.
-    fn put_in_place(&self, moves: Vec<Move>) {
-        let results = self.sync(&moves.iter().map(|one| &*one.file).collect::<Vec<_>>());
+    /// Renames what was synced, and opens the folders to be synced then. What failed is discarded, and reported.
+    fn rename(&self, moves: &[Move], synced: Vec<io::Result<()>>) -> Vec<Folder> {
         let mut folders = HashSet::new();
-        for (Move { from, to, .. }, result) in moves.iter().zip(results) {
+        for (Move { from, to, .. }, result) in moves.iter().zip(synced) {
             let result = result.map_err(StoreError::on("sync", from)).and_then(|()| {
                 rename(from, to, &mut folders).map_err(StoreError::on("rename into place", to))
             });
@@ -290,16 +303,14 @@ impl Writer {
                 partial::remove(from);
             }
         }
-        let open = |path: &PathBuf| {
-            File::open(path).map_err(StoreError::on("open", path)).map_err(|e| report(&e)).ok()
-        };
-        let (paths, opened): (Vec<_>, Vec<_>) =
-            folders.iter().filter_map(|path| Some((path, open(path)?))).unzip();
-        for (path, result) in paths.into_iter().zip(self.sync(&opened.iter().collect::<Vec<_>>())) {
-            if let Err(error) = result {
-                report(&StoreError::on("sync folder", path)(error));
+        let open = |path: PathBuf| match File::open(&path) {
+            Ok(file) => Some(Folder { file, path }),
+            Err(error) => {
+                report(&StoreError::on("open", &path)(error));
+                None
             }
-        }
+        };
+        folders.into_iter().filter_map(open).collect()
     }
 
     /// Syncs files or folders, each with its result.
@@ -348,6 +359,14 @@ fn rename(from: &Path, to: &Path, folders: &mut HashSet<PathBuf>) -> io::Result<
     }
     folders.insert(folder.to_owned());
     Ok(())
+}
+
+fn report_folders(folders: &[Folder], synced: Vec<io::Result<()>>) {
+    for (Folder { path, .. }, result) in folders.iter().zip(synced) {
+        if let Err(error) = result {
+            report(&StoreError::on("sync folder", path)(error));
+        }
+    }
 }
 
 pub fn report(error: &StoreError) {
