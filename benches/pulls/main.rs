@@ -1,5 +1,5 @@
-//! `make bench`: how fast, side by side with nginx serving the same bytes, and with a pull straight from the same
-//! upstream. Every figure is the median of five runs, ours and the peer's in turn; only the ratios mean anything
+//! `make bench`: how fast, side by side with nginx serving the same bytes or caching them in our place, and with a
+//! pull straight from the same upstream. Every figure is the median of five runs, ours and the peer's in turn; only the ratios mean anything
 //! on another machine.
 
 mod content;
@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use content::{Content, Image};
 use daemon::Daemon;
 use load::{Target, Work, run_for, run_once};
+use nginx::Nginx;
 use table::{Table, alternate};
 
 const MIB: usize = 1 << 20;
@@ -27,7 +28,7 @@ fn main() {
 
     let content = Content::make();
     let upstream = upstream::start(&content);
-    let nginx = nginx::Nginx::start(folder.path(), &content);
+    let nginx = Nginx::of_files(&folder.path().join("nginx"), &content);
     let mut table = Table::default();
 
     if wanted("cached") {
@@ -96,6 +97,13 @@ fn uncached(folder: &std::path::Path, content: &Content, upstream: SocketAddr, t
     };
     let (ours, theirs) = alternate(|| images(fresh(upstream).address), || images(upstream));
     table.row("uncached image pulls/s, 10 clients", "straight", ours, theirs, 0.25);
+    let mut proxies = 0;
+    let mut proxy = || {
+        proxies += 1;
+        Nginx::caching_proxy(&folder.join(format!("proxy-{proxies}")), upstream)
+    };
+    let (ours, theirs) = alternate(|| images(fresh(upstream).address), || images(proxy().address));
+    table.beside("uncached image pulls/s, 10 clients", "nginx as a caching proxy", ours, theirs);
 
     let bytes_per_second = |address| {
         let begun = Instant::now();

@@ -35,6 +35,12 @@ impl Table {
         self.add(name, ours, theirs_text, format!("{:.2}", ours / theirs), format!(">= {goal}"));
     }
 
+    /// A rate beside a peer's, for the reader to judge.
+    pub fn beside(&mut self, name: &str, peer: &str, ours: f64, theirs: f64) {
+        let theirs_text = format!("{peer} {}", figure(theirs));
+        self.add(name, ours, theirs_text, format!("{:.2}", ours / theirs), "-".to_owned());
+    }
+
     /// A time: less is better.
     pub fn time(&mut self, name: &str, peer: &str, ours: f64, theirs: f64, goal: f64) {
         let theirs_text = format!("{peer} {}", figure(theirs));
