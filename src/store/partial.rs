@@ -6,6 +6,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{FallocateFlags, fallocate};
 use serde::{Deserialize, Serialize};
@@ -14,8 +15,10 @@ use super::layout::Layout;
 use super::{SMALL, StoreError};
 use crate::oci::{Digest, Hasher, Name};
 
-/// So many bytes at most are written before a crash of the machine may not take them, in bytes.
+/// What a crash of the machine may take of a download: so many bytes, or if it is more, what came in so long. A sync
+/// slows the writing down, and what comes fast is soon fetched again.
 const SYNC_EVERY: u64 = 64 << 20;
+const SYNC_PAUSE: Duration = Duration::from_secs(2);
 
 /// `partial/<hex>.json`
 #[derive(Serialize, Deserialize)]
@@ -50,6 +53,7 @@ struct Syncing {
     size: Option<u64>,
     boot: Arc<str>,
     asked: u64,
+    asked_at: Instant,
     busy: Arc<AtomicBool>,
     number: Arc<AtomicU64>,
 }
@@ -132,6 +136,7 @@ impl Partial {
             size,
             boot: self.boot.clone(),
             asked: self.length,
+            asked_at: Instant::now(),
             busy: Arc::default(),
             number: self.number.clone(),
         };
@@ -210,9 +215,10 @@ impl Partial {
         self.length += bytes.len() as u64;
         if let Some(syncing) = &mut self.synced
             && self.length - syncing.asked >= SYNC_EVERY
+            && syncing.asked_at.elapsed() >= SYNC_PAUSE
             && !syncing.busy.swap(true, Ordering::AcqRel)
         {
-            syncing.asked = self.length;
+            (syncing.asked, syncing.asked_at) = (self.length, Instant::now());
             syncing.sync_behind(self.file.clone(), self.length);
         }
         Ok(())
