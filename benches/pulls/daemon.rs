@@ -73,6 +73,7 @@ impl Daemon {
     }
 }
 
+/// Its cache stays until all is done: ext4 is slow to make files where many have just been deleted.
 impl Drop for Daemon {
     fn drop(&mut self) {
         let _ = self.child.kill();

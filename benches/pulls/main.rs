@@ -87,6 +87,8 @@ fn uncached(folder: &std::path::Path, content: &Content, upstream: SocketAddr, t
     let mut number = 0;
     let mut fresh = |upstream| {
         number += 1;
+        // What the run before has left to be written is not this one's.
+        nix::unistd::sync();
         Daemon::start(&folder.join(format!("uncached-{number}")), upstream, "")
     };
     let all: Vec<_> = content.images.iter().map(Image::requests).collect();
