@@ -109,7 +109,7 @@ impl Pull {
         if self.store.reference(&image).is_some() {
             return Err(PullError::IsManifest);
         }
-        if self.settings.air_gapped {
+        if self.settings.load().air_gapped {
             return Err(PullError::AirGapped);
         }
         if self.is_known_missing(What::Blob, &image) {
@@ -129,7 +129,7 @@ impl Pull {
         if let Some(size) = self.flights.get(digest).and_then(|flight| flight.progress().borrow().size) {
             return Ok(size);
         }
-        let size = self.upstreams.get(&name.registry).blob_size(&name.repository, digest).await?;
+        let size = self.upstream(&name.registry).blob_size(&name.repository, digest).await?;
         // Some send no length to a HEAD; then what a manifest said is all there is.
         size.or_else(|| self.named.get(digest)).ok_or(PullError::TooLate)
     }
@@ -165,7 +165,7 @@ impl Pull {
         last: u64,
     ) -> Option<super::reader::Relay> {
         let permit = self.relays.clone().try_acquire_owned().ok()?;
-        let upstream = self.upstreams.get(&name.registry);
+        let upstream = self.upstream(&name.registry);
         let (repository, digest) = (name.repository.clone(), *digest);
         let open = async move { upstream.range(&repository, &digest, first, last).await };
         let open = self.runtime.spawn(async move { tokio::time::timeout(RELAY_WITHIN, open).await });

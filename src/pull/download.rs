@@ -71,7 +71,7 @@ impl Pull {
         let weight = if hint.is_some_and(|size| size <= SMALL) { Weight::Small } else { Weight::Large };
         let _slot = self.slots(name).take(weight, flight.readers()).await;
         let partial = self.begin(flight.digest).await?;
-        let partial = match self.settings.abandoned {
+        let partial = match self.settings.load().abandoned {
             Abandoned::Finish => self.transfer(flight, name, partial).await?,
             Abandoned::PauseAfter(limit) => tokio::select! {
                 result = self.transfer(flight, name, partial) => result?,
@@ -101,7 +101,7 @@ impl Pull {
             flight.opened(partial.file().clone(), partial.length());
             return Ok(partial);
         }
-        let upstream = self.upstreams.get(&name.registry);
+        let upstream = self.upstream(&name.registry);
         let open = async |from, size| upstream.blob(&name.repository, &flight.digest, from, size).await;
         let mut download = match open(partial.length(), partial.size()).await {
             // What an earlier download left does not fit what upstream has. Nobody has read of it yet.
@@ -169,7 +169,7 @@ impl Pull {
         if slots.len() > 1024 {
             slots.retain(|_, slots| Arc::strong_count(slots) > 1);
         }
-        let places = || Slots::new(self.upstreams.get(&name.registry).policy().max_downloads);
+        let places = || Slots::new(self.upstream(&name.registry).policy().max_downloads);
         slots.entry(name.registry.clone()).or_insert_with(places).clone()
     }
 

@@ -21,10 +21,10 @@ impl Pull {
         let Reference::Tag(tag) = &image.reference else {
             return true;
         };
-        if self.settings.air_gapped {
+        if self.settings.load().air_gapped {
             return true;
         }
-        let upstream = self.upstreams.get(&image.name.registry);
+        let upstream = self.upstream(&image.name.registry);
         let policy = upstream.policy();
         match policy.tag_ttl {
             _ if policy.always_pull_latest && tag.is_latest() => false,
@@ -51,7 +51,7 @@ impl Pull {
             return self.stale(image, held, error.into()).await;
         }
         let begun = Instant::now();
-        let upstream = self.upstreams.get(registry);
+        let upstream = self.upstream(registry);
         let head = upstream.head(&image.name.repository, &image.reference, CHECK_WITHIN).await;
         match head {
             Ok(head) if head.digest == Some(held.record.digest) => {
@@ -81,7 +81,7 @@ impl Pull {
             return Err(error);
         }
         let age = held.record.age();
-        let allowed = self.upstreams.get(&image.name.registry).policy().stale_if_error.covers(age);
+        let allowed = self.upstream(&image.name.registry).policy().stale_if_error.covers(age);
         if error.cause() == Cause::Denied || !allowed {
             return Err(error);
         }

@@ -63,7 +63,7 @@ impl Pull {
     }
 
     async fn miss(self: &Arc<Self>, image: &Image) -> Result<Found, PullError> {
-        if self.settings.air_gapped {
+        if self.settings.load().air_gapped {
             return Err(PullError::AirGapped);
         }
         if self.is_known_missing(What::Manifest, image) {
@@ -90,7 +90,7 @@ impl Pull {
 
     async fn fetch_once(&self, image: &Image) -> Result<Found, PullError> {
         tracing::info!("pulling manifest from upstream: \"{image}\"");
-        let upstream = self.upstreams.get(&image.name.registry);
+        let upstream = self.upstream(&image.name.registry);
         let fetched = upstream.manifest(&image.name.repository, &image.reference).await?;
         let media_type = fetched.manifest.media_type.clone();
         let size = fetched.bytes.len() as u64;

@@ -19,9 +19,10 @@ mod shared;
 mod slots;
 
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use quick_cache::sync::Cache;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
@@ -34,7 +35,7 @@ pub use reader::{Chunk, Reader};
 use crate::config::Settings;
 use crate::oci::{Digest, Image, Registry};
 use crate::store::Store;
-use crate::upstream::Upstreams;
+use crate::upstream::{Upstream, Upstreams};
 use flight::Flights;
 use shared::Shared;
 use slots::Slots;
@@ -75,9 +76,10 @@ pub enum Want {
 
 /// The way of every pull.
 pub struct Pull {
-    settings: Settings,
+    /// These two a reload replaces. Downloads under way keep the upstream they began with.
+    settings: ArcSwap<Settings>,
+    upstreams: ArcSwap<Upstreams>,
     store: Arc<Store>,
-    upstreams: Upstreams,
     runtime: Handle,
     flights: Flights,
     fetches: Shared<Image, Result<Found, PullError>>,
@@ -114,9 +116,9 @@ impl Pull {
     /// Puts the parts together. `runtime` is the one that downloads run on.
     pub fn new(settings: Settings, store: Arc<Store>, upstreams: Upstreams, runtime: Handle) -> Arc<Self> {
         Arc::new(Self {
-            settings,
+            settings: ArcSwap::from_pointee(settings),
+            upstreams: ArcSwap::from_pointee(upstreams),
             store,
-            upstreams,
             runtime,
             flights: Flights::default(),
             fetches: Shared::default(),
@@ -131,6 +133,17 @@ impl Pull {
         })
     }
 
+    /// Puts other settings in force, from the next question on.
+    pub fn reload(&self, settings: Settings, upstreams: Upstreams) {
+        self.settings.store(Arc::new(settings));
+        self.upstreams.store(Arc::new(upstreams));
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    fn upstream(&self, registry: &Registry) -> Arc<Upstream> {
+        self.upstreams.load().get(registry)
+    }
+
     /// Waits until the store has what was downloaded; what is under way goes on.
     pub async fn settle(&self) {
         while self.flights.is_publishing() {
@@ -142,7 +155,7 @@ impl Pull {
     fn is_known_missing(&self, what: What, image: &Image) -> bool {
         let key = (what, image.clone());
         match self.not_found.get(&key) {
-            Some(since) if since.elapsed() < self.settings.not_found_ttl => true,
+            Some(since) if since.elapsed() < self.settings.load().not_found_ttl => true,
             Some(_) => {
                 self.not_found.remove(&key);
                 false

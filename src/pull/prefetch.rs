@@ -15,7 +15,7 @@ impl Pull {
         if !fresh.load(Ordering::Relaxed) || !fresh.swap(false, Ordering::Relaxed) {
             return;
         }
-        let policy = self.upstreams.get(&image.name.registry).policy().prefetch;
+        let policy = self.upstream(&image.name.registry).policy().prefetch;
         if policy == Prefetch::None {
             return;
         }
@@ -32,7 +32,7 @@ impl Pull {
                     }
                 }
                 Kind::Index if policy == Prefetch::Platform => {
-                    for child in manifest.for_platform(&pull.settings.platform) {
+                    for child in manifest.for_platform(&pull.settings.load().platform) {
                         let image = Image { name: name.clone(), reference: Reference::Digest(child.digest) };
                         // Its failure is logged where it happens, and told to the client that asks for it.
                         let _ = Box::pin(pull.manifest(&image, Want::Body)).await;
