@@ -6,19 +6,26 @@ use jiff::ZonedDateTime;
 use nix::unistd::{getgid, getuid};
 
 use super::version;
-use crate::config::Settings;
+use crate::config::{Listen, Settings};
 
 const RULE: &str = "----------------------------------------------------------------------";
 
 /// No secret is in it: no option of the command line takes one.
 pub fn banner(settings: &Settings) -> String {
     let listen: Vec<_> = settings.listen.iter().map(ToString::to_string).collect();
-    let port = settings.listen.first().map_or(0, |address| address.port());
+    let port = settings.listen.iter().find_map(|listen| match listen {
+        Listen::Tcp(address) => Some(address.port()),
+        Listen::Unix(_) => None,
+    });
     let lines = [
         RULE.to_owned(),
         "OCI Registry: pull-only, pull-through, caching OCI Distribution Server".to_owned(),
         version::line(),
-        format!("Started: {} (port {port})", ZonedDateTime::now().strftime("%Y-%m-%d %H:%M:%S%.9f %z %Z")),
+        format!(
+            "Started: {} (port {})",
+            ZonedDateTime::now().strftime("%Y-%m-%d %H:%M:%S%.9f %z %Z"),
+            port.unwrap_or(0)
+        ),
         format!("Listening on: {}", listen.join(", ")),
         format!("Running as (uid:gid) {}:{}", getuid(), getgid()),
         format!("Process id: {}", std::process::id()),

@@ -60,21 +60,16 @@ pub fn read(keys: &mut Keys) -> Option<Settings> {
 }
 
 /// `host` and `port` first, then the addresses of `listen`.
-fn listen(keys: &mut Keys) -> Option<Vec<SocketAddr>> {
+fn listen(keys: &mut Keys) -> Option<Vec<Listen>> {
     let host = keys.read("host", "127.0.0.1", &HOST);
     let port = keys.read("port", 8080, &PORT);
     let more = keys.list("listen", &LISTEN);
-    let mut addresses = vec![SocketAddr::new(host?, port?)];
+    let mut addresses = vec![Listen::Tcp(SocketAddr::new(host?, port?))];
     for listen in more? {
-        match listen {
-            Listen::Tcp(address) if addresses.contains(&address) => {
-                keys.refuse(
-                    "listen",
-                    &format!("{address} is listened on already (host and port come first)"),
-                );
-            }
-            Listen::Tcp(address) => addresses.push(address),
-            Listen::Unix(_) => keys.refuse("listen", "not supported yet: unix: addresses"),
+        if addresses.contains(&listen) {
+            keys.refuse("listen", &format!("{listen} is listened on already (host and port come first)"));
+        } else {
+            addresses.push(listen);
         }
     }
     Some(addresses)
@@ -95,7 +90,11 @@ fn proxy(keys: &mut Keys) -> Option<Proxy> {
 
 /// Whoever reaches us can pull what our credentials can read: with credentials, only this host may.
 fn check_trust(keys: &mut Keys, settings: &Settings) {
-    let open = |address: &&SocketAddr| !address.ip().to_canonical().is_loopback();
+    // Who may connect to a Unix socket its file says.
+    let open = |listen: &&Listen| match listen {
+        Listen::Tcp(address) => !address.ip().to_canonical().is_loopback(),
+        Listen::Unix(_) => false,
+    };
     let with_credentials = |entry: &&RegistrySettings| entry.credentials != Credentials::Anonymous;
     let address = settings.listen.iter().find(open);
     let entry = settings.registries.iter().find(with_credentials);

@@ -25,6 +25,7 @@ mod value;
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub use address::Listen;
 pub use error::{ConfigError, Problem};
 use keys::{Findings, Keys};
 pub use origin::{InForce, Origin};

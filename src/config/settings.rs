@@ -1,13 +1,12 @@
 //! What is in force: every value checked, units resolved, secrets read. The rest of the program sees only this.
 
 use std::cmp::Reverse;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use url::Url;
 
-use super::{RegistryPattern, Secret};
+use super::{Listen, RegistryPattern, Secret};
 use crate::oci::{Platform, Registry};
 
 /// All settings of a running daemon.
@@ -15,7 +14,7 @@ use crate::oci::{Platform, Registry};
 pub struct Settings {
     pub image_path: PathBuf,
     /// Never empty.
-    pub listen: Vec<SocketAddr>,
+    pub listen: Vec<Listen>,
     /// The registry of a request that names none.
     pub default_registry: Option<Registry>,
     pub log: Log,

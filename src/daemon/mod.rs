@@ -10,16 +10,16 @@
 mod log;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::config::Settings;
+use crate::config::{Listen, Settings};
 use crate::oci::Registry;
 use crate::pull::Pull;
-use crate::serve::{Responder, Rules, Server};
+use crate::serve::{Listener, Responder, Rules, Server};
 use crate::store::{OpenError, Store};
 use crate::upstream::{Upstreams, UpstreamsError};
 
@@ -29,7 +29,7 @@ pub enum ServeError {
     #[error("cannot open the log file {path}: {source}")]
     Log { path: String, source: io::Error },
     #[error("cannot listen on {address}: {source}{}", in_use(.source))]
-    Listen { address: SocketAddr, source: io::Error },
+    Listen { address: Listen, source: io::Error },
     #[error(transparent)]
     Store(#[from] OpenError),
     #[error(transparent)]
@@ -113,30 +113,15 @@ pub fn serve(settings: Settings, banner: String) -> Result<(), ServeError> {
     result.map_err(ServeError::Start)
 }
 
-fn bind(settings: &Settings) -> Result<Vec<TcpListener>, ServeError> {
-    let listen = |address: &SocketAddr| {
-        let bind = || {
-            let socket = socket2::Socket::new(
-                socket2::Domain::for_address(*address),
-                socket2::Type::STREAM.nonblocking().cloexec(),
-                None,
-            )?;
-            socket.set_reuse_address(true)?;
-            if address.is_ipv6() {
-                // Otherwise `[::]` would take the IPv4 address of another entry.
-                socket.set_only_v6(true)?;
-            }
-            socket.bind(&(*address).into())?;
-            socket.listen(1024)?;
-            Ok(socket.into())
-        };
-        bind().map_err(|source| ServeError::Listen { address: *address, source })
+fn bind(settings: &Settings) -> Result<Vec<Listener>, ServeError> {
+    let bind = |address: &Listen| {
+        Listener::bind(address).map_err(|source| ServeError::Listen { address: address.clone(), source })
     };
-    settings.listen.iter().map(listen).collect()
+    settings.listen.iter().map(bind).collect()
 }
 
 /// What routing goes by: the registries we know, and the names by which requests may call ourselves.
-fn rules(settings: &Settings, listeners: &[TcpListener]) -> Rules {
+fn rules(settings: &Settings, listeners: &[Listener]) -> Rules {
     let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
     let names = |address: SocketAddr| {
         let port = address.port();
@@ -144,7 +129,7 @@ fn rules(settings: &Settings, listeners: &[TcpListener]) -> Rules {
         let host = host.iter().map(move |host| format!("{host}:{port}"));
         local.into_iter().chain(host).chain([address.to_string()])
     };
-    let own = listeners.iter().filter_map(|listener| listener.local_addr().ok()).flat_map(names);
+    let own = listeners.iter().filter_map(Listener::address).flat_map(names);
     Rules {
         default: settings.default_registry.clone(),
         known: settings.registries.iter().map(|entry| entry.name.clone()).collect(),

@@ -4,6 +4,7 @@
 //! they stay.
 
 mod body;
+mod listener;
 mod range;
 mod request_log;
 mod respond;
@@ -11,6 +12,7 @@ mod route;
 mod server;
 mod socket;
 
+pub use listener::{Listener, Peer};
 pub use respond::Responder;
 pub use route::Rules;
 pub use server::Server;

@@ -1,16 +1,17 @@
 //! One line a request, when `info` is on.
 
-use std::net::SocketAddr;
 use std::time::Instant;
 
 use http::{Method, Request, Uri, header};
+
+use super::listener::Peer;
 
 /// What is known of a request when its line is written: as it is dropped, so a client that hangs up is seen too.
 pub struct Entry {
     method: Method,
     uri: Uri,
     host: String,
-    client: SocketAddr,
+    client: Peer,
     begun: Instant,
     pub status: u16,
     pub bytes: u64,
@@ -22,7 +23,7 @@ pub struct Entry {
 
 impl Entry {
     /// None when nobody would read it.
-    pub fn of<B>(request: &Request<B>, client: SocketAddr) -> Option<Self> {
+    pub fn of<B>(request: &Request<B>, client: Peer) -> Option<Self> {
         if !tracing::enabled!(tracing::Level::INFO) {
             return None;
         }
@@ -50,7 +51,7 @@ impl Drop for Entry {
             bytes,
             latency = ?self.begun.elapsed(),
             host = %host,
-            ip = %client.ip(),
+            ip = %client,
             cache = self.cache.map(tracing::field::display),
             cut = self.cut,
             "{method}:{uri}",

@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
@@ -11,10 +10,10 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioTimer;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 
+use super::listener::{AsyncListener, Connection, Listener, Peer, Stream};
 use super::request_log::Entry;
 use super::respond::Responder;
 use super::socket::Socket;
@@ -37,7 +36,7 @@ pub struct Server {
 }
 
 struct Worker {
-    connections: mpsc::UnboundedSender<(StdStream, SocketAddr)>,
+    connections: mpsc::UnboundedSender<Connection>,
     thread: thread::JoinHandle<()>,
 }
 
@@ -65,16 +64,10 @@ impl Server {
     }
 
     /// Accepts from all listeners until `shutdown`, and deals the connections out.
-    pub async fn accept(
-        &self,
-        listeners: Vec<StdListener>,
-        shutdown: watch::Receiver<bool>,
-    ) -> io::Result<()> {
+    pub async fn accept(&self, listeners: Vec<Listener>, shutdown: watch::Receiver<bool>) -> io::Result<()> {
         let (sender, mut accepted) = mpsc::channel(16);
         for listener in listeners {
-            listener.set_nonblocking(true)?;
-            let listener = TcpListener::from_std(listener)?;
-            tokio::spawn(accept(listener, sender.clone(), shutdown.clone()));
+            tokio::spawn(accept(listener.into_async()?, sender.clone(), shutdown.clone()));
         }
         drop(sender);
         let mut next = 0;
@@ -97,8 +90,8 @@ impl Server {
 }
 
 async fn accept(
-    listener: TcpListener,
-    connections: mpsc::Sender<(StdStream, SocketAddr)>,
+    listener: AsyncListener,
+    connections: mpsc::Sender<Connection>,
     mut shutdown: watch::Receiver<bool>,
 ) {
     loop {
@@ -106,8 +99,7 @@ async fn accept(
             accepted = listener.accept() => accepted,
             _ = shutdown.wait_for(|shutdown| *shutdown) => return,
         };
-        // Into the runtime that it stays on.
-        match accepted.and_then(|(stream, client)| Ok((stream.into_std()?, client))) {
+        match accepted {
             Ok(connection) => {
                 if connections.send(connection).await.is_err() {
                     return;
@@ -123,25 +115,25 @@ async fn accept(
 
 /// One thread's work: serve what comes, and end in good order.
 async fn serve(
-    mut incoming: mpsc::UnboundedReceiver<(StdStream, SocketAddr)>,
+    mut incoming: mpsc::UnboundedReceiver<Connection>,
     responder: Arc<Responder>,
     mut shutdown: watch::Receiver<bool>,
 ) {
     // Each connection holds one more of it.
     let running = Rc::new(());
     loop {
-        let (stream, client) = tokio::select! {
+        let connection = tokio::select! {
             connection = incoming.recv() => match connection {
                 Some(connection) => connection,
                 None => break,
             },
             _ = shutdown.wait_for(|shutdown| *shutdown) => break,
         };
-        let Ok(stream) = TcpStream::from_std(stream) else { continue };
+        let Ok((stream, client)) = connection.open() else { continue };
         let (responder, shutdown) = (responder.clone(), shutdown.clone());
         let running = running.clone();
         tokio::task::spawn_local(async move {
-            connection(stream, client, responder, shutdown).await;
+            talk(stream, client, responder, shutdown).await;
             drop(running);
         });
     }
@@ -153,14 +145,7 @@ async fn serve(
     let _ = tokio::time::timeout(DRAIN, idle).await;
 }
 
-async fn connection(
-    stream: TcpStream,
-    client: SocketAddr,
-    responder: Arc<Responder>,
-    mut shutdown: watch::Receiver<bool>,
-) {
-    // Headers and body go out in one write; waiting for more to send only delays them.
-    let _ = stream.set_nodelay(true);
+async fn talk(stream: Stream, client: Peer, responder: Arc<Responder>, mut shutdown: watch::Receiver<bool>) {
     let socket = Socket::new(stream);
     let service = service_fn(|request| {
         let responder = responder.clone();

@@ -7,9 +7,9 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use super::listener::Stream;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 
 /// What a client may still send after we have closed our side.
 const LINGER: Duration = Duration::from_secs(2);
@@ -19,15 +19,15 @@ const LINGER_BYTES: usize = 1 << 20;
 #[derive(Clone)]
 pub struct Socket {
     /// Borrowed for the length of a poll, and both ends are in one task.
-    stream: Rc<RefCell<TcpStream>>,
+    stream: Rc<RefCell<Stream>>,
 }
 
 impl Socket {
-    pub fn new(stream: TcpStream) -> Self {
+    pub fn new(stream: Stream) -> Self {
         Self { stream: Rc::new(RefCell::new(stream)) }
     }
 
-    fn poll<T>(&self, poll: impl FnOnce(Pin<&mut TokioIo<&mut TcpStream>>) -> Poll<T>) -> Poll<T> {
+    fn poll<T>(&self, poll: impl FnOnce(Pin<&mut TokioIo<&mut Stream>>) -> Poll<T>) -> Poll<T> {
         poll(Pin::new(&mut TokioIo::new(&mut *self.stream.borrow_mut())))
     }
 

@@ -114,7 +114,6 @@ fn what_is_not_built_is_refused_and_its_default_taken() {
         ("clients = []", "clients = [\"10.0.0.0/8\"]"),
         ("htpasswd = \"\"", "htpasswd = \"/a\""),
         ("open = false", "open = true"),
-        ("listen = []", "listen = [\"unix:/run/x\"]"),
         ("server_tls.cert = \"\"", "server_tls.cert = \"/a\""),
         ("server_tls.key = \"\"", "server_tls.key = \"/a\""),
         ("server_tls.ca = \"\"", "server_tls.ca = \"/a\""),

@@ -2,7 +2,6 @@
 
 mod errors;
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -43,7 +42,7 @@ fn registry(text: &str) -> Registry {
 fn the_defaults() {
     let settings = settings("");
     assert_eq!(settings.image_path, Path::new("/var/lib/ociregistry"));
-    assert_eq!(settings.listen, ["127.0.0.1:8080".parse::<SocketAddr>().unwrap()]);
+    assert_eq!(settings.listen, [Listen::Tcp("127.0.0.1:8080".parse().unwrap())]);
     assert_eq!(settings.default_registry, Some(registry("docker.io")));
     assert_eq!(settings.log.level, LevelFilter::ERROR);
     assert_eq!(settings.pull_timeout, Duration::from_secs(60));
@@ -167,9 +166,9 @@ fn where_an_api_is() {
 
 #[test]
 fn the_command_line_counts_more_than_the_file() {
-    let port = |text, overrides: &[_]| read_with(text, overrides).map(|c| c.settings.listen[0].port());
-    assert_eq!(port("port = 1", &overrides("port", "--port", "2")).unwrap(), 2);
-    assert_eq!(port("", &overrides("port", "--port", "2")).unwrap(), 2);
+    let port = |text, overrides: &[_]| read_with(text, overrides).map(|c| c.settings.listen[0].to_string());
+    assert_eq!(port("port = 1", &overrides("port", "--port", "2")).unwrap(), "127.0.0.1:2");
+    assert_eq!(port("", &overrides("port", "--port", "2")).unwrap(), "127.0.0.1:2");
     let wrong = port("", &overrides("port", "--port", "x")).unwrap_err().to_string();
     assert_eq!(wrong, "--port: found \"x\", want a port, 1 to 65535");
     // A file that is wrong stays wrong.
