@@ -83,6 +83,7 @@ pub fn serve(settings: Settings, banner: String) -> Result<(), ServeError> {
     print!("{banner}");
     let result = runtime.block_on(async {
         tokio::spawn(store.clone().keep_times());
+        tokio::spawn(store.clone().watch_disk());
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let ending = async move {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::flight::{Seat, State};
 use super::manifest::in_time;
+use super::passage::Detour;
 use super::reader::{Reader, Source};
 use super::{ANSWER_WITHIN, FAR_AHEAD, Origin, Pull, PullError, Want, What};
 use crate::oci::{Digest, Image, Name, Reference};
@@ -31,6 +32,8 @@ pub struct Blob {
 enum Place {
     Stored(Arc<File>),
     InFlight(Seat),
+    /// The disk does not take it.
+    Passing,
     /// Only its size is known; enough for a HEAD.
     Upstream,
 }
@@ -81,7 +84,19 @@ impl Pull {
         let (origin, size, place) = match found {
             Where::Stored(file, size) => (Origin::Hit, size, Place::Stored(file)),
             Where::Upstream(size) => (Origin::Miss, size, Place::Upstream),
-            Where::InFlight(seat) => (Origin::Miss, answerable(&seat).await?, Place::InFlight(seat)),
+            Where::InFlight(seat) => match answerable(&seat).await {
+                Ok(size) => (Origin::Miss, size, Place::InFlight(seat)),
+                Err(PullError::Store(_)) => {
+                    drop(seat);
+                    let (pull, name, digest) = (self.clone(), name.clone(), *digest);
+                    let size = async move { pull.blob_size(&name, &digest).await };
+                    let size =
+                        in_time(async { self.runtime.spawn(size).await.unwrap_or(Err(PullError::Lost)) })
+                            .await?;
+                    (Origin::Miss, size, Place::Passing)
+                }
+                Err(error) => return Err(error),
+            },
         };
         self.count(origin);
         Ok(Blob { digest: *digest, size, origin, name: name.clone(), place })
@@ -137,21 +152,23 @@ impl Pull {
     /// The bytes `range` of a blob, within its size.
     pub async fn read(self: &Arc<Self>, blob: Blob, range: RangeInclusive<u64>) -> Reader {
         let (first, end) = (*range.start(), *range.end() + 1);
+        let detour = Detour { pull: self.clone(), name: blob.name, digest: blob.digest, size: blob.size };
         match blob.place {
-            Place::Stored(file) => Reader::new(first, end, Source::File(file)),
-            Place::Upstream => Reader::new(first, first, Source::Nothing),
+            Place::Passing => Reader::new(first, end, Source::Passage(detour.start(first, end, None)), None),
+            Place::Stored(file) => Reader::new(first, end, Source::File(file), None),
+            Place::Upstream => Reader::new(first, first, Source::Nothing, None),
             Place::InFlight(seat) => {
                 let progress = seat.flight.progress().borrow().clone();
                 if !progress.has_ended() && first > progress.written.saturating_add(FAR_AHEAD) {
                     // Its last byte is the flight's to give, like that of any other answer.
                     let last = (end - 1).min(blob.size.saturating_sub(2));
                     if first <= last
-                        && let Some(relay) = self.relay(&blob.name, &blob.digest, first, last).await
+                        && let Some(relay) = self.relay(&detour.name, &detour.digest, first, last).await
                     {
-                        return Reader::new(first, end, Source::Relay(relay, seat));
+                        return Reader::new(first, end, Source::Relay(relay, seat), Some(detour));
                     }
                 }
-                Reader::new(first, end, Source::Flight(seat))
+                Reader::new(first, end, Source::Flight(seat), Some(detour))
             }
         }
     }

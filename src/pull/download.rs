@@ -51,6 +51,10 @@ impl Pull {
                     pull.store.publish_blob(Arc::new(verified)).await;
                 }
                 Err(error) => {
+                    if let PullError::Store(error) = &error {
+                        let wanted = flight.progress().borrow().size.unwrap_or_default();
+                        pull.store.give_up(&flight.digest, error, wanted);
+                    }
                     pull.note_failure(&name, flight.digest, &error);
                     // Whoever asks after a failure gets a flight of their own.
                     pull.flights.remove(flight);
@@ -133,6 +137,7 @@ impl Pull {
         if size.is_some_and(|size| size <= SMALL) {
             // Nobody reads it before it is complete, and a thread would cost more than the writing.
             let mut partial = partial;
+            partial.expect(name, size)?;
             while let Some(chunk) = next().await? {
                 partial.append(&chunk)?;
             }
@@ -176,7 +181,8 @@ impl Pull {
     fn note_failure(&self, name: &Name, digest: Digest, error: &PullError) {
         match error {
             PullError::Paused => tracing::info!("paused download of {name}@{digest}: nobody waits for it"),
-            PullError::Store(_) => tracing::error!("cannot keep {name}@{digest}: {error}"),
+            // The store has said what is wrong with its disk.
+            PullError::Store(_) => tracing::debug!("not keeping {name}@{digest}: {error}"),
             PullError::Upstream(UpstreamError::NotFound { .. }) => {
                 let image = Image { name: name.clone(), reference: Reference::Digest(digest) };
                 self.not_found.insert((What::Blob, image), Instant::now());

@@ -13,6 +13,7 @@ mod error;
 mod flight;
 mod freshness;
 mod manifest;
+mod passage;
 mod prefetch;
 mod reader;
 mod shared;
@@ -48,6 +49,9 @@ const FAR_AHEAD: u64 = 8 << 20;
 
 /// Ranges fetched by themselves, at once.
 const RELAYS: usize = 16;
+
+/// Clients at once that get a stream of upstream's each, because the disk does not take a blob.
+const PASSAGES: usize = 16;
 
 /// Where an answer came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +90,7 @@ pub struct Pull {
     checks: Shared<Image, Result<Found, PullError>>,
     slots: Mutex<std::collections::HashMap<Registry, Arc<Slots>>>,
     relays: Arc<Semaphore>,
+    passages: Semaphore,
     /// What upstream said it does not have, and when.
     not_found: Cache<(What, Image), Instant>,
     /// Sizes of what the manifests and indexes that we saw name.
@@ -125,6 +130,7 @@ impl Pull {
             checks: Shared::default(),
             slots: Mutex::default(),
             relays: Arc::new(Semaphore::new(RELAYS)),
+            passages: Semaphore::new(PASSAGES),
             not_found: Cache::new(4096),
             named: Cache::new(16_384),
             wrong: Cache::new(1024),

@@ -11,6 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::PullError;
 use super::flight::{Seat, State};
+use super::passage::{Detour, Passage};
 use crate::upstream::{Download, UpstreamError};
 
 mod buffer;
@@ -32,6 +33,7 @@ pub enum Source {
     Flight(Seat),
     /// Upstream's, up to the flight's part.
     Relay(Relay, Seat),
+    Passage(Passage),
     Nothing,
 }
 
@@ -41,11 +43,13 @@ pub struct Reader {
     end: u64,
     source: Source,
     ready: Option<Bytes>,
+    /// For when the disk does not take what a flight brings.
+    detour: Option<Detour>,
 }
 
 impl Reader {
-    pub(super) fn new(offset: u64, end: u64, source: Source) -> Self {
-        Self { offset, end, source, ready: None }
+    pub(super) fn new(offset: u64, end: u64, source: Source, detour: Option<Detour>) -> Self {
+        Self { offset, end, source, ready: None, detour }
     }
 
     /// The next bytes, if they can be had without waiting for disk or network.
@@ -66,14 +70,33 @@ impl Reader {
                 Err(mpsc::error::TryRecvError::Disconnected) => Chunk::Cut(PullError::Lost),
             };
         }
-        let (file, readable) = match &self.source {
-            Source::File(file) => (file, self.end),
+        // What a relay sent is not in the file.
+        let in_order = matches!(self.source, Source::Flight(_));
+        let (file, readable) = match &mut self.source {
+            Source::File(file) => (&*file, self.end),
+            Source::Passage(passage) => {
+                return match passage.chunks.try_recv() {
+                    Ok(Ok(bytes)) => self.pass(bytes),
+                    Ok(Err(error)) => Chunk::Cut(error),
+                    Err(mpsc::error::TryRecvError::Empty) => Chunk::Later,
+                    Err(mpsc::error::TryRecvError::Disconnected) => Chunk::Cut(PullError::Lost),
+                };
+            }
             Source::Flight(seat) | Source::Relay(_, seat) => {
                 let progress = seat.flight.progress();
                 let progress = progress.borrow();
                 let readable = progress.readable().min(self.end);
                 match (seat.flight.file(), &progress.state) {
                     (Some(file), _) if readable > self.offset => (file, readable),
+                    (_, State::Failed(PullError::Store(_))) if self.detour.is_some() => {
+                        let sent = seat.flight.file().filter(|_| in_order).cloned();
+                        drop(progress);
+                        let passage = |detour: &Detour| detour.start(self.offset, self.end, sent);
+                        if let Some(passage) = self.detour.as_ref().map(passage) {
+                            self.source = Source::Passage(passage);
+                        }
+                        return Chunk::Later;
+                    }
                     (_, State::Failed(error)) => return Chunk::Cut(error.clone()),
                     _ => return Chunk::Later,
                 }
@@ -111,8 +134,12 @@ impl Reader {
             self.ready = Some(bytes);
             return Ok(());
         }
-        let (file, readable) = match &self.source {
+        let (file, readable) = match &mut self.source {
             Source::File(file) => (file.clone(), self.end),
+            Source::Passage(passage) => {
+                self.ready = Some(passage.chunks.recv().await.ok_or(PullError::Lost)??);
+                return Ok(());
+            }
             Source::Flight(seat) | Source::Relay(_, seat) => {
                 let mut progress = seat.flight.progress();
                 let offset = self.offset;
@@ -168,11 +195,11 @@ fn read_cached(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize>
     Ok(rustix::io::preadv2(file, &mut parts, offset, rustix::io::ReadWriteFlags::NOWAIT)?)
 }
 
-fn short(offset: u64) -> PullError {
+pub(super) fn short(offset: u64) -> PullError {
     failed(io::Error::new(io::ErrorKind::UnexpectedEof, format!("the file ends at byte {offset}")))
 }
 
-fn failed(source: io::Error) -> PullError {
+pub(super) fn failed(source: io::Error) -> PullError {
     crate::store::StoreError { operation: "read", path: "blobs".into(), source }.into()
 }
 

@@ -15,8 +15,9 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 
 use super::layout::Layout;
 use super::partial::{Partial, Verified, remove};
-use super::publish::{Change, Pending, Publisher, Work, lock, report};
+use super::publish::{Change, Pending, Publisher, Work, lock};
 use super::touch::Touches;
+use super::trouble::{Disk, TRY_EVERY, Trouble};
 use super::{OpenError, Record, SMALL, StoreError, open};
 use crate::oci::{Digest, Image, Reference};
 
@@ -37,6 +38,7 @@ pub struct Store {
     pending: Arc<Pending>,
     publisher: Publisher,
     touches: Touches,
+    disk: Arc<Disk>,
     _lock: Flock<File>,
 }
 
@@ -59,7 +61,8 @@ impl Store {
         let boot = fs::read_to_string(boot).map_err(StoreError::on("read", boot))?;
         let number = Arc::new(AtomicU64::new(1));
         let pending = Arc::<Pending>::default();
-        let publisher = Publisher::start(layout.clone(), pending.clone(), number.clone())
+        let disk = Arc::<Disk>::default();
+        let publisher = Publisher::start(layout.clone(), pending.clone(), number.clone(), disk.clone())
             .map_err(StoreError::on("start a thread for", root))?;
         Ok(Self {
             layout,
@@ -71,6 +74,7 @@ impl Store {
             pending,
             publisher,
             touches: Touches::default(),
+            disk,
             _lock: lock,
         })
     }
@@ -150,7 +154,31 @@ impl Store {
 
     /// Begins or resumes the download of a blob. There must be one at a time for a digest. Blocks.
     pub fn begin(&self, digest: Digest) -> Result<Partial, StoreError> {
-        Partial::open(&self.layout, &self.boot, &self.number, digest)
+        Partial::open(&self.layout, &self.boot, &self.number, digest, self.disk.is_troubled())
+    }
+
+    /// What is wrong with the disk, if anything is.
+    pub fn trouble(&self) -> Option<Trouble> {
+        self.disk.trouble()
+    }
+
+    /// A blob of `wanted` bytes, if that is known, could not be kept: what is there of it goes, since the space is
+    /// needed. Blocks.
+    pub fn give_up(&self, digest: &Digest, error: &StoreError, wanted: u64) {
+        self.disk.failed(error, wanted);
+        remove(&self.layout.partial(digest));
+        remove(&self.layout.sidecar(digest));
+    }
+
+    /// Tries now and then whether a disk that took nothing does again, until dropped.
+    pub async fn watch_disk(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(TRY_EVERY).await;
+            if self.disk.is_troubled() {
+                let store = self.clone();
+                blocking(move || store.disk.probe(&store.layout.partials())).await;
+            }
+        }
     }
 
     /// Keeps a blob. Reads find it when this returns; a small one is durable some time later.
@@ -161,7 +189,7 @@ impl Store {
             match blocking(move || large.file.sync_all()).await {
                 Some(Ok(())) | None => {}
                 Some(Err(error)) => {
-                    report(&StoreError::on("sync", &blob.path)(error));
+                    self.disk.failed(&StoreError::on("sync", &blob.path)(error), blob.size);
                     remove(&blob.path);
                     return;
                 }

@@ -32,11 +32,13 @@ mod record;
 #[cfg(test)]
 mod tests;
 mod touch;
+mod trouble;
 
 pub use cache::Store;
 pub use error::{OpenError, StoreError};
 pub use partial::{Partial, Verified, Wrong};
 pub use record::Record;
+pub use trouble::{Trouble, TroubleKind};
 
 /// Blobs up to this size are sent once verified and leave nothing behind that could be resumed, in bytes.
 pub const SMALL: u64 = 1 << 20;

@@ -44,6 +44,8 @@ pub struct Partial {
     boot: Arc<str>,
     number: Arc<AtomicU64>,
     synced: Option<Syncing>,
+    /// The disk has been full or worse of late: even a small blob asks for its space first.
+    troubled: bool,
 }
 
 /// How much of the file is known to be on disk, written down in the sidecar behind the writer's back.
@@ -94,6 +96,7 @@ impl Partial {
         boot: &Arc<str>,
         number: &Arc<AtomicU64>,
         digest: Digest,
+        troubled: bool,
     ) -> Result<Self, StoreError> {
         let path = layout.partial(&digest);
         let known = known_prefix(&layout.sidecar(&digest), boot);
@@ -116,6 +119,7 @@ impl Partial {
             boot: boot.clone(),
             number: number.clone(),
             synced: None,
+            troubled,
         };
         partial.hash_again(prefix)?;
         Ok(partial)
@@ -124,11 +128,14 @@ impl Partial {
     /// Says where the bytes come from and how many there are in all. What could be resumed gets its space and its
     /// sidecar; a full disk shows here, before the first byte comes. Blocks.
     pub fn expect(&mut self, from: &Name, size: Option<u64>) -> Result<(), StoreError> {
-        if size.is_some_and(|size| size <= SMALL) {
-            return Ok(());
-        }
-        if let Some(size) = size {
+        let small = size.is_some_and(|size| size <= SMALL);
+        if let Some(size) = size
+            && (!small || self.troubled)
+        {
             self.reserve(size)?;
+        }
+        if small {
+            return Ok(());
         }
         let syncing = Syncing {
             path: self.sidecar(),
@@ -260,7 +267,7 @@ impl Partial {
 /// Best effort: what stays behind is found wrong again, and swept in the end.
 pub(super) fn remove(path: &Path) {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
+        Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ReadOnlyFilesystem) => {
             tracing::warn!(path = %path.display(), %error, "cannot remove what a download left");
         }
         _ => {}

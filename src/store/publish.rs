@@ -18,6 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::layout::Layout;
 use super::partial::{self, Verified};
+use super::trouble::Disk;
 use super::{Record, StoreError};
 use crate::oci::{Digest, Image};
 
@@ -128,9 +129,14 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    pub fn start(layout: Layout, pending: Arc<Pending>, number: Arc<AtomicU64>) -> io::Result<Self> {
+    pub fn start(
+        layout: Layout,
+        pending: Arc<Pending>,
+        number: Arc<AtomicU64>,
+        disk: Arc<Disk>,
+    ) -> io::Result<Self> {
         let (queue, jobs) = mpsc::unbounded_channel();
-        let writer = Writer { layout, number, pending: pending.clone() };
+        let writer = Writer { layout, number, pending: pending.clone(), disk };
         let thread = std::thread::Builder::new().name("publish".into()).spawn(move || writer.run(jobs))?;
         Ok(Self {
             pending,
@@ -185,6 +191,7 @@ struct Writer {
     layout: Layout,
     number: Arc<AtomicU64>,
     pending: Arc<Pending>,
+    disk: Arc<Disk>,
 }
 
 /// A written file and the name it gets.
@@ -257,7 +264,7 @@ impl Writer {
                 },
                 Change::Remove => match fs::remove_file(&path) {
                     Err(error) if error.kind() != ErrorKind::NotFound => {
-                        report(&StoreError::on("remove", &path)(error));
+                        self.report(&StoreError::on("remove", &path)(error));
                     }
                     _ => {}
                 },
@@ -268,9 +275,9 @@ impl Writer {
             folders.iter().map(|one| &one.file).chain(references.iter().map(|one| &*one.file)).collect();
         let mut synced = self.sync(&files);
         let references_synced = synced.split_off(folders.len());
-        report_folders(&folders, synced);
+        self.report_folders(&folders, synced);
         let folders = self.rename(&references, references_synced);
-        report_folders(&folders, self.sync(&folders.iter().map(|one| &one.file).collect::<Vec<_>>()));
+        self.report_folders(&folders, self.sync(&folders.iter().map(|one| &one.file).collect::<Vec<_>>()));
     }
 
     /// Writes a small file under a temporary name. None, reported, when that fails.
@@ -284,7 +291,7 @@ impl Writer {
         match write() {
             Ok(file) => Some(Move { file, from, to }),
             Err(error) => {
-                report(&StoreError::on("write", &from)(error));
+                self.report(&StoreError::on("write", &from)(error));
                 partial::remove(&from);
                 None
             }
@@ -299,18 +306,30 @@ impl Writer {
                 rename(from, to, &mut folders).map_err(StoreError::on("rename into place", to))
             });
             if let Err(error) = result {
-                report(&error);
+                self.report(&error);
                 partial::remove(from);
             }
         }
         let open = |path: PathBuf| match File::open(&path) {
             Ok(file) => Some(Folder { file, path }),
             Err(error) => {
-                report(&StoreError::on("open", &path)(error));
+                self.report(&StoreError::on("open", &path)(error));
                 None
             }
         };
         folders.into_iter().filter_map(open).collect()
+    }
+
+    fn report_folders(&self, folders: &[Folder], synced: Vec<io::Result<()>>) {
+        for (Folder { path, .. }, result) in folders.iter().zip(synced) {
+            if let Err(error) = result {
+                self.report(&StoreError::on("sync folder", path)(error));
+            }
+        }
+    }
+
+    fn report(&self, error: &StoreError) {
+        self.disk.failed(error, 0);
     }
 
     /// Syncs files or folders, each with its result.
@@ -359,16 +378,4 @@ fn rename(from: &Path, to: &Path, folders: &mut HashSet<PathBuf>) -> io::Result<
     }
     folders.insert(folder.to_owned());
     Ok(())
-}
-
-fn report_folders(folders: &[Folder], synced: Vec<io::Result<()>>) {
-    for (Folder { path, .. }, result) in folders.iter().zip(synced) {
-        if let Err(error) = result {
-            report(&StoreError::on("sync folder", path)(error));
-        }
-    }
-}
-
-pub fn report(error: &StoreError) {
-    tracing::error!(path = %error.path.display(), "{error}: not kept");
 }

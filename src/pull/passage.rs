@@ -1,0 +1,136 @@
+//! A blob that the disk does not take: each client gets a stream of upstream's, past the store.
+//!
+//! What the client has of it is hashed on the way, and the last byte is held back until the digest is right, as in
+//! any other answer. A part that ends before the last byte goes through as upstream sends it.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use super::{Pull, PullError};
+use crate::oci::{Digest, Hasher, Name};
+use crate::store::Wrong;
+
+/// What a passage needs to begin.
+#[derive(Clone)]
+pub struct Detour {
+    pub pull: Arc<Pull>,
+    pub name: Name,
+    pub digest: Digest,
+    /// Of the whole blob, in bytes.
+    pub size: u64,
+}
+
+/// A stream of upstream's for one client.
+pub struct Passage {
+    pub chunks: mpsc::Receiver<Result<Bytes, PullError>>,
+}
+
+impl Detour {
+    /// Streams the bytes from `first` to `end`, which is behind the last one. `sent` has the bytes before `first` as
+    /// the client was sent them; without it they come from upstream, to be hashed only.
+    pub fn start(&self, first: u64, end: u64, sent: Option<Arc<File>>) -> Passage {
+        let (sender, chunks) = mpsc::channel(1);
+        let detour = self.clone();
+        self.pull.runtime.spawn(async move {
+            let passed = async {
+                // Its sender is ours, so it is never closed.
+                let _permit = detour.pull.passages.acquire().await.map_err(|_| PullError::Lost)?;
+                if end < detour.size {
+                    detour.part(first, end, &sender).await
+                } else {
+                    detour.rest(first, sent, &sender).await
+                }
+            };
+            let gone = sender.clone();
+            tokio::select! {
+                passed = passed => if let Err(error) = passed {
+                    tracing::warn!("cannot pass on {}@{}: {error}", detour.name, detour.digest);
+                    let _ = sender.send(Err(error)).await;
+                },
+                () = gone.closed() => {}
+            }
+        });
+        Passage { chunks }
+    }
+
+    async fn part(&self, first: u64, end: u64, sender: &Sender) -> Result<(), PullError> {
+        let upstream = self.pull.upstream(&self.name.registry);
+        let last = end.saturating_sub(1);
+        let mut download = upstream.range(&self.name.repository, &self.digest, first, last).await?;
+        while let Some(bytes) = download.chunk().await? {
+            if sender.send(Ok(bytes)).await.is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    async fn rest(&self, first: u64, sent: Option<Arc<File>>, sender: &Sender) -> Result<(), PullError> {
+        let mut hasher = Hasher::new(self.digest.algorithm());
+        let mut position = 0;
+        if let Some(sent) = sent {
+            let hash = move || hash(&sent, first, hasher);
+            hasher = tokio::task::spawn_blocking(hash).await.map_err(|_| PullError::Lost)??;
+            position = first;
+        }
+        let upstream = self.pull.upstream(&self.name.registry);
+        let mut download =
+            upstream.blob(&self.name.repository, &self.digest, position, Some(self.size)).await?;
+        let mut skip = position - download.start().min(position);
+        let mut held = None;
+        while let Some(mut bytes) = download.chunk().await? {
+            // One that cannot do ranges begins at the beginning.
+            let skipped = portion(skip, bytes.len());
+            let _ = bytes.split_to(skipped);
+            skip -= skipped as u64;
+            hasher.update(&bytes);
+            let before = portion(first.saturating_sub(position), bytes.len());
+            position += bytes.len() as u64;
+            let _ = bytes.split_to(before);
+            if position >= self.size {
+                held = (!bytes.is_empty()).then(|| bytes.split_off(bytes.len() - 1));
+            }
+            if !bytes.is_empty() && sender.send(Ok(bytes)).await.is_err() {
+                return Ok(());
+            }
+        }
+        let got = hasher.finish();
+        if got != self.digest {
+            return Err(Box::new(Wrong { want: self.digest, got, bytes: position }).into());
+        }
+        if let Some(last) = held {
+            let _ = sender.send(Ok(last)).await;
+        }
+        Ok(())
+    }
+}
+
+type Sender = mpsc::Sender<Result<Bytes, PullError>>;
+
+fn portion(count: u64, of: usize) -> usize {
+    usize::try_from(count).unwrap_or(of).min(of)
+}
+
+/// Takes the first bytes of a file into a hash. Blocks.
+fn hash(file: &File, length: u64, mut hasher: Hasher) -> Result<Hasher, PullError> {
+    let mut buffer = vec![0; 256 << 10];
+    let mut position = 0;
+    while position < length {
+        let want = portion(length - position, buffer.len());
+        match file.read_at(&mut buffer[..want], position) {
+            Ok(0) => return Err(super::reader::short(position)),
+            Ok(count) => {
+                hasher.update(&buffer[..count]);
+                position += count as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(super::reader::failed(error)),
+        }
+    }
+    Ok(hasher)
+}
