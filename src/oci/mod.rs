@@ -5,6 +5,7 @@
 
 mod digest;
 mod error;
+mod list;
 mod manifest;
 mod media_type;
 mod name;
@@ -12,7 +13,8 @@ mod platform;
 
 pub use digest::{Algorithm, Digest, Hasher, InvalidDigest};
 pub use error::{Code, ErrorBody};
+pub use list::{InvalidLine, read_list};
 pub use manifest::{Descriptor, MAX_MANIFEST, Manifest};
 pub use media_type::{ACCEPT, Kind, MediaType};
 pub use name::{Image, InvalidName, Name, Reference, Registry, Repository, Tag};
-pub use platform::Platform;
+pub use platform::{InvalidPlatform, Platform};

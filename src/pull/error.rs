@@ -17,6 +17,8 @@ pub enum PullError {
     RecentlyWrong,
     #[error("it is a manifest: ask for it under manifests/")]
     IsManifest,
+    #[error("{image} has no image for {wanted}; it has {has}")]
+    NoPlatform { image: String, wanted: String, has: String },
     #[error("no answer from upstream within {} s", super::ANSWER_WITHIN.as_secs())]
     TooLate,
     #[error("upstream sent the {0}")]
@@ -49,7 +51,9 @@ pub enum Cause {
 impl PullError {
     pub fn cause(&self) -> Cause {
         match self {
-            Self::AirGapped | Self::KnownMissing | Self::IsManifest => Cause::Missing,
+            Self::AirGapped | Self::KnownMissing | Self::IsManifest | Self::NoPlatform { .. } => {
+                Cause::Missing
+            }
             Self::RecentlyWrong | Self::Wrong(_) => Cause::Invalid,
             Self::Paused => Cause::Unavailable,
             Self::TooLate => Cause::Late,

@@ -75,9 +75,8 @@ impl Pull {
 
     /// What becomes of a tag that could not be confirmed.
     async fn stale(&self, image: &Image, held: Found, error: PullError) -> Result<Found, PullError> {
+        let error = self.gone(image, error).await;
         if error.cause() == Cause::Missing {
-            tracing::info!("upstream no longer has \"{image}\": forgotten");
-            self.store.forget(image).await;
             return Err(error);
         }
         let age = held.record.age();
@@ -91,6 +90,15 @@ impl Pull {
         }
         tracing::warn!("serving \"{image}\" stale, checked {} s ago: {error}", age.as_secs());
         Ok(Found { origin: Origin::Stale, age: Some(age), ..held })
+    }
+
+    /// What upstream no longer has, we forget. Gives the error back.
+    pub(super) async fn gone(&self, image: &Image, error: PullError) -> PullError {
+        if error.cause() == Cause::Missing {
+            tracing::info!("upstream no longer has \"{image}\": forgotten");
+            self.store.forget(image).await;
+        }
+        error
     }
 
     /// Whether an image could be pulled without upstream: a client that got a manifest from us gets the rest

@@ -18,6 +18,7 @@ mod prefetch;
 mod reader;
 mod shared;
 mod slots;
+mod warm;
 
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,6 +33,7 @@ pub use blob::Blob;
 pub use error::{Cause, PullError};
 pub use manifest::Found;
 pub use reader::{Chunk, Reader};
+pub use warm::{Platforms, Refreshed, Step, Warmed};
 
 use crate::config::Settings;
 use crate::oci::{Digest, Image, Registry};

@@ -1,0 +1,186 @@
+//! A whole image brought into the cache before anybody asks for it, and a tag asked for anew.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::flight::State;
+use super::{Found, Pull, PullError, Want};
+use crate::oci::{Descriptor, Digest, Image, Kind, Manifest, Platform, Reference};
+
+/// For the one question of a refresh.
+const REFRESH_WITHIN: Duration = Duration::from_secs(15);
+
+/// Indexes in indexes; what is deeper is nobody's image.
+const DEPTH: usize = 8;
+
+/// Which images of an index are wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Platforms {
+    Only(Platform),
+    All,
+}
+
+/// What happens while an image is warmed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all = "camelCase")]
+pub enum Step {
+    /// An image's manifest is here: so many blobs, so many bytes in all.
+    Manifest { digest: Digest, blobs: usize, bytes: u64 },
+    /// How much of a blob is here.
+    Blob { digest: Digest, done: u64, size: u64 },
+}
+
+/// What it came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Warmed {
+    /// Manifests and indexes.
+    pub manifests: usize,
+    pub blobs: usize,
+    /// Of all blobs.
+    pub bytes: u64,
+    /// Of those that were not here before.
+    pub fetched: u64,
+}
+
+/// What a refresh found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refreshed {
+    /// What the tag points at now.
+    pub digest: Digest,
+    /// What it pointed at before, as far as we knew.
+    pub before: Option<Digest>,
+}
+
+impl Pull {
+    /// Fetches what is missing of an image, all its blobs too. Of an index, the images for `platforms`. Steps that
+    /// `steps` has no room for are dropped. To be awaited on the pull runtime.
+    ///
+    /// Fails with the first manifest or blob that cannot be had or kept; what came before that stays.
+    pub async fn warm(
+        self: &Arc<Self>,
+        image: &Image,
+        platforms: &Platforms,
+        steps: &mpsc::Sender<Step>,
+    ) -> Result<Warmed, PullError> {
+        let mut warmed = Warmed::default();
+        let mut seen = HashSet::new();
+        let mut blobs = Vec::new();
+        let mut to_do = vec![(image.clone(), 0)];
+        while let Some((image, depth)) = to_do.pop() {
+            let found = self.manifest(&image, Want::Body).await?;
+            if !seen.insert(found.record.digest) {
+                continue;
+            }
+            warmed.manifests += 1;
+            let media_type = Some(found.record.media_type.as_str());
+            let Some(manifest) = Manifest::parse(media_type, &found.bytes) else { continue };
+            let children = if depth < DEPTH { children(&image, &manifest, platforms)? } else { Vec::new() };
+            for child in children {
+                let reference = Reference::Digest(child.digest);
+                to_do.push((Image { name: image.name.clone(), reference }, depth + 1));
+            }
+            let own: Vec<_> = manifest.blobs.into_iter().filter(|blob| !blob.foreign).collect();
+            let step = Step::Manifest {
+                digest: found.record.digest,
+                blobs: own.len(),
+                bytes: own.iter().map(|blob| blob.size).sum(),
+            };
+            let _ = steps.try_send(step);
+            blobs.extend(own.into_iter().filter(|blob| seen.insert(blob.digest)));
+        }
+        let mut downloads = JoinSet::new();
+        for blob in blobs {
+            let (pull, name, steps) = (self.clone(), image.name.clone(), steps.clone());
+            downloads.spawn_on(async move { pull.warm_blob(&name, blob, &steps).await }, &self.runtime);
+        }
+        while let Some(downloaded) = downloads.join_next().await {
+            let (size, fetched) = downloaded.map_err(|_| PullError::Lost)??;
+            warmed.blobs += 1;
+            warmed.bytes += size;
+            warmed.fetched += if fetched { size } else { 0 };
+        }
+        Ok(warmed)
+    }
+
+    /// Its size, and whether it had to be fetched.
+    async fn warm_blob(
+        self: &Arc<Self>,
+        name: &crate::oci::Name,
+        blob: Descriptor,
+        steps: &mpsc::Sender<Step>,
+    ) -> Result<(u64, bool), PullError> {
+        let Descriptor { digest, size, .. } = blob;
+        if self.store.has_blob(&digest) {
+            let _ = steps.try_send(Step::Blob { digest, done: size, size });
+            return Ok((size, false));
+        }
+        if self.settings.load().air_gapped {
+            return Err(PullError::AirGapped);
+        }
+        let seat = self.flights.join(digest, Some(size), |flight| self.launch(flight, name.clone()));
+        let mut progress = seat.flight.progress();
+        loop {
+            let now = progress.borrow_and_update().clone();
+            let _ = steps.try_send(Step::Blob { digest, done: now.written, size: now.size.unwrap_or(size) });
+            match now.state {
+                State::Done => return Ok((now.written, true)),
+                State::Failed(error) => return Err(error),
+                State::Starting | State::Running => {}
+            }
+            progress.changed().await.map_err(|_| PullError::Lost)?;
+        }
+    }
+
+    /// Asks upstream now what a reference stands for, whatever its freshness, and fetches it when it has changed.
+    /// Unlike a pull it fails when upstream cannot say. To be awaited on the pull runtime.
+    pub async fn refresh(self: &Arc<Self>, image: &Image) -> Result<Refreshed, PullError> {
+        if self.settings.load().air_gapped {
+            return Err(PullError::AirGapped);
+        }
+        let before = self.held(image);
+        let known = before.as_ref().map(|held| held.record.digest);
+        if let Some(Found { record, .. }) = &before {
+            let upstream = self.upstream(&image.name.registry);
+            let head = upstream.head(&image.name.repository, &image.reference, REFRESH_WITHIN).await;
+            match head.map_err(PullError::from) {
+                Ok(head) if head.digest == Some(record.digest) => {
+                    self.store.refresh(image, Arc::new(record.checked_now()));
+                    return Ok(Refreshed { digest: record.digest, before: known });
+                }
+                Ok(_) => {}
+                Err(error) => return Err(self.gone(image, error).await),
+            }
+        }
+        match self.fetch(image).await {
+            Ok(Found { record, .. }) => Ok(Refreshed { digest: record.digest, before: known }),
+            Err(error) => Err(self.gone(image, error).await),
+        }
+    }
+}
+
+/// The images of an index that are wanted.
+fn children(image: &Image, manifest: &Manifest, platforms: &Platforms) -> Result<Vec<Descriptor>, PullError> {
+    if manifest.kind() != Kind::Index {
+        return Ok(Vec::new());
+    }
+    let platform = match platforms {
+        Platforms::All => return Ok(manifest.manifests.clone()),
+        Platforms::Only(platform) => platform,
+    };
+    let wanted: Vec<_> = manifest.for_platform(platform).cloned().collect();
+    // An index that names no platforms is a list of artifacts, and all of it is wanted.
+    if manifest.manifests.iter().all(|child| child.platform.is_none()) {
+        return Ok(manifest.manifests.clone());
+    }
+    if wanted.is_empty() {
+        let has: Vec<_> = manifest.manifests.iter().filter_map(|child| child.platform.as_ref()).collect();
+        let has = has.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        return Err(PullError::NoPlatform { image: image.to_string(), wanted: platform.to_string(), has });
+    }
+    Ok(wanted)
+}
