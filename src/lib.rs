@@ -20,6 +20,7 @@
 pub mod cli;
 pub mod config;
 pub mod daemon;
+pub mod mirror;
 pub mod oci;
 pub mod pull;
 pub mod serve;

@@ -2,6 +2,7 @@
 
 mod banner;
 mod config;
+mod mirror;
 mod serve;
 mod version;
 
@@ -12,6 +13,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{ConfigError, Configuration, Override};
 use crate::daemon::ServeError;
+use crate::mirror::MirrorError;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -22,10 +24,13 @@ Examples:
   See what is in force, and which line or option says so:
     ociregistry config show
 
+  Have containerd pull everything through it:
+    ociregistry mirror containerd --enable
+
 Every setting is a key of /etc/ociregistry.toml; the command line counts more than the file, the file more
 than the defaults.
 
-Exit codes: 0 all went well, 2 wrong usage, 78 wrong configuration.";
+Exit codes: 0 all went well, 1 a mirror is not in place, 2 wrong usage, 78 wrong configuration.";
 
 /// A pull-only, pull-through, caching OCI registry
 ///
@@ -44,6 +49,7 @@ pub struct Cli {
 enum Command {
     Serve(serve::Serve),
     Config(config::Config),
+    Mirror(mirror::Mirror),
     Version(version::Version),
 }
 
@@ -92,6 +98,7 @@ impl Cli {
         match self.command {
             Command::Serve(serve) => serve.run(&self.global),
             Command::Config(config) => config.run(&self.global),
+            Command::Mirror(mirror) => mirror.run(&self.global),
             Command::Version(version) => version.run(),
         }
     }
@@ -104,6 +111,8 @@ pub enum Error {
     Config(#[from] ConfigError),
     #[error(transparent)]
     Serve(#[from] ServeError),
+    #[error(transparent)]
+    Mirror(#[from] MirrorError),
     #[error("cannot write to the standard output: {0}")]
     Output(io::Error),
 }
@@ -114,6 +123,8 @@ impl Error {
         match self {
             Self::Config(_) => 78,
             Self::Serve(error) => error.exit_code(),
+            Self::Mirror(MirrorError::Impossible(_)) => 2,
+            Self::Mirror(_) => 1,
             Self::Output(_) => 74,
         }
     }
