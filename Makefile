@@ -36,6 +36,7 @@ install:
 	install -Dm644 README.md $(DESTDIR)$(PREFIX)/share/doc/ociregistry/README.md
 	install -Dm644 CHANGELOG.md $(DESTDIR)$(PREFIX)/share/doc/ociregistry/CHANGELOG.md
 	install -Dm644 SECURITY.md $(DESTDIR)$(PREFIX)/share/doc/ociregistry/SECURITY.md
+	install -Dm644 docs/mirror.md $(DESTDIR)$(PREFIX)/share/doc/ociregistry/mirror.md
 	install -Dm644 docs/migrating.md $(DESTDIR)$(PREFIX)/share/doc/ociregistry/migrating.md
 
 clean:

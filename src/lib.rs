@@ -7,6 +7,7 @@
 //! - [`cli`]: the command line, one file a subcommand
 //! - [`daemon`]: the composition root: builds the parts, starts and ends them, logs
 //! - [`config`]: from a file and the command line to settings that are valid by construction
+//! - [`mirror`]: pointing containerd, podman, docker and k3s at the daemon, and taking that back
 //!
 //! The way of a pull:
 //! - [`serve`]: HTTP in; from a request to a typed question, and from its answer to a response

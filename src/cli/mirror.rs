@@ -21,8 +21,8 @@ Examples:
   As it was before:
     ociregistry mirror podman --disable
 
-Exit codes: 0 all is as asked, 1 it is not (what somebody else wrote is in the way, a check failed), 2 wrong
-usage, 78 wrong configuration.";
+Exit codes: 0 all is as asked, 1 it is not (somebody else's file is in the way, a check failed),
+2 wrong usage, 78 wrong configuration.";
 
 /// Point a container runtime at this daemon: show, write, take back or check its configuration
 ///
@@ -162,19 +162,20 @@ fn remarks(plan: &Plan) -> String {
 }
 
 fn check(runtime: Runtime, address: &Address, plan: &Plan) -> Result<(), Error> {
-    let mut failed = plan.obstacles.clone();
+    let mut failed = Vec::new();
     let mut text = String::new();
     for change in &plan.changes {
         let path = change.path().display();
         match (change.before(), change.after()) {
             _ if change.is_done() => text += &format!("ok: {path} is in place\n"),
-            (None, _) => failed.push(format!("{path} does not say so: not enabled")),
+            (None, _) => failed.push(format!("{path} is not there: not enabled")),
             (Some(_), None) => failed.push(format!("{path} is there, and was not asked for")),
             (Some(_), Some(_)) => {
-                failed.push(format!("{path} does not say so: not enabled, or in another way"))
+                failed.push(format!("{path} says otherwise: not enabled, or with other options"))
             }
         }
     }
+    failed.extend(plan.obstacles.iter().cloned());
     match probe(address) {
         Ok(()) => text += &format!("ok: the daemon answers at {address}\n"),
         Err(error) => failed.push(error.to_string()),

@@ -30,7 +30,7 @@ Examples:
 Every setting is a key of /etc/ociregistry.toml; the command line counts more than the file, the file more
 than the defaults.
 
-Exit codes: 0 all went well, 1 a mirror is not in place, 2 wrong usage, 78 wrong configuration.";
+Exit codes: 0 all went well, 1 a mirror is not as asked, 2 wrong usage, 78 wrong configuration.";
 
 /// A pull-only, pull-through, caching OCI registry
 ///

@@ -61,6 +61,16 @@ impl Address {
         }
     }
 
+    /// Without an IPv6 address, which is no part of an image's name to older clients; loopback has another name.
+    pub(super) fn nameable(&self) -> Option<Self> {
+        let host = match &self.host {
+            Host::Ipv6(Ipv6Addr::LOCALHOST) => Host::Domain("localhost".to_owned()),
+            Host::Ipv6(_) => return None,
+            host => host.clone(),
+        };
+        Some(Self { host, ..self.clone() })
+    }
+
     /// `127.0.0.1:8080`, as in the name of an image.
     pub fn authority(&self) -> String {
         format!("{}:{}", self.host, self.port)

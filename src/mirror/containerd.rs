@@ -13,6 +13,7 @@ use crate::config::Scheme;
 use crate::oci::Registry;
 
 const RUNTIME: Runtime = Runtime::Containerd;
+const AFTERWARDS: &str = "A hosts.toml is read at each pull: for it nothing has to be restarted.";
 /// The folder for registries that have none of their own.
 const DEFAULT: &str = "_default";
 
@@ -22,7 +23,7 @@ pub fn enable(wanted: &Wanted, root: &Root) -> Result<Plan, MirrorError> {
     let mut plan = Plan {
         notes: config.notes(),
         obstacles: config.obstacles(root),
-        afterwards: "Nothing has to be restarted: containerd reads these files at each pull.",
+        afterwards: AFTERWARDS,
         ..Plan::default()
     };
     let mut folders = Vec::new();
@@ -43,7 +44,9 @@ pub fn enable(wanted: &Wanted, root: &Root) -> Result<Plan, MirrorError> {
         }
         if let Some(change) = take_back(root, certs_d, &folder)? {
             plan.changes.push(change);
-        } else if wanted.registries.is_empty() && root.place(certs_d).join(&folder).is_dir() {
+        } else if wanted.registries.is_empty()
+            && goes_elsewhere(wanted, root, &format!("{certs_d}/{folder}"))?
+        {
             plan.notes.push(format!(
                 "{folder} is not pulled through here: containerd reads its own folder {certs_d}/{folder} and not \
                  {DEFAULT}"
@@ -65,11 +68,13 @@ pub fn disable(root: &Root) -> Result<Plan, MirrorError> {
             changes.extend(take_back(root, certs_d, &folder)?);
         }
     }
-    Ok(Plan {
-        changes,
-        afterwards: "Nothing has to be restarted: containerd reads these files at each pull.",
-        ..Plan::default()
-    })
+    Ok(Plan { changes, afterwards: AFTERWARDS, ..Plan::default() })
+}
+
+/// Whether it is a folder of somebody else's that does not name us.
+fn goes_elsewhere(wanted: &Wanted, root: &Root, folder: &str) -> Result<bool, MirrorError> {
+    let hosts = root.read(&format!("{folder}/hosts.toml"))?.unwrap_or_default();
+    Ok(root.place(folder).is_dir() && !hosts.contains(&wanted.address.to_string()))
 }
 
 fn hosts(root: &Root, certs_d: &str, folder: &str, body: &str) -> Result<Change, MirrorError> {
@@ -85,10 +90,11 @@ fn take_back(root: &Root, certs_d: &str, folder: &str) -> Result<Option<Change>,
 /// registry itself.
 fn body(wanted: &Wanted, registry: Option<&Registry>) -> String {
     let address = &wanted.address;
+    let host = format!("[host.\"{address}\"]\n  capabilities = [\"pull\", \"resolve\"]\n");
     if !wanted.fallback {
+        // Before 1.7 a file without any host is taken no notice of.
         return format!(
-            "# Only this is asked, and never the registry itself.\nserver = \"{address}\"\n\
-             capabilities = [\"pull\", \"resolve\"]\n"
+            "# Never the registry itself.\nserver = \"{address}\"\ncapabilities = [\"pull\", \"resolve\"]\n\n{host}"
         );
     }
     let server = registry.and_then(|registry| {
@@ -99,7 +105,7 @@ fn body(wanted: &Wanted, registry: Option<&Registry>) -> String {
     let server = server.map_or(String::new(), |url| {
         format!("# Asked when the host below fails.\nserver = \"{}\"\n\n", url.as_str().trim_end_matches('/'))
     });
-    format!("{server}[host.\"{address}\"]\n  capabilities = [\"pull\", \"resolve\"]\n")
+    format!("{server}{host}")
 }
 
 /// `reg.example_5000_` counts before `reg.example:5000`, where there is one.

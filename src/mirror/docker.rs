@@ -28,8 +28,8 @@ pub fn enable(wanted: &Wanted, root: &Root) -> Result<Plan, MirrorError> {
     }
     let url = wanted.address.to_string();
     let place = root.place(FILE);
-    let before = root.read(FILE)?.filter(|text| !text.trim().is_empty());
-    let after = match &before {
+    let before = root.read(FILE)?;
+    let after = match before.as_deref().filter(|text| !text.trim().is_empty()) {
         None => made(&url),
         Some(text) => {
             with(text, &url).map_err(|what| MirrorError::Malformed { path: place.clone(), what })?
@@ -41,7 +41,7 @@ pub fn enable(wanted: &Wanted, root: &Root) -> Result<Plan, MirrorError> {
         wanted.address.authority()
     );
     Ok(Plan {
-        changes: vec![Change::new(place, root.read(FILE)?, Some(after))],
+        changes: vec![Change::new(place, before, Some(after))],
         notes: vec![note],
         obstacles: Vec::new(),
         afterwards: AFTERWARDS,

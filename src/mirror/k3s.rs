@@ -66,7 +66,7 @@ pub fn enable(runtime: Runtime, wanted: &Wanted, root: &Root) -> Result<Plan, Mi
         ..Plan::default()
     };
     if wanted.registries.is_empty() {
-        plan.notes.extend(after.own.iter().map(|name| {
+        plan.notes.extend(after.elsewhere.iter().map(|name| {
             format!("{name} is not pulled through here: it has mirrors of its own in {}", paths.file)
         }));
     }

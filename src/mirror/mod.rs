@@ -112,11 +112,15 @@ impl Plan {
     }
 }
 
-/// A file that is all ours, or not there. Anybody else's in its place is an error, with `body` as the advice.
+/// A TOML file that is all ours, or not there. Anybody else's in its place will do if it says the same, and is an
+/// error otherwise, with `body` as the advice.
 fn own_file(runtime: Runtime, root: &Root, path: &str, body: &str) -> Result<Change, MirrorError> {
     let (place, before) = (root.place(path), root.read(path)?);
     match before.as_deref().map(|text| mark::author(runtime, text)) {
         Some(Author::Changed) => Err(MirrorError::Changed { path: place }),
+        Some(Author::Others) if before.as_deref().is_some_and(|text| is_same(text, body)) => {
+            Ok(Change::new(place, before.clone(), before))
+        }
         Some(Author::Others) => Err(MirrorError::Foreign {
             path: place,
             what: "was not written by ociregistry".to_owned(),
@@ -124,6 +128,11 @@ fn own_file(runtime: Runtime, root: &Root, path: &str, body: &str) -> Result<Cha
         }),
         Some(Author::Us) | None => Ok(Change::new(place, before, Some(mark::file(runtime, body)))),
     }
+}
+
+fn is_same(text: &str, body: &str) -> bool {
+    let read = |text| toml::from_str::<toml::Table>(text).ok();
+    read(text).is_some_and(|table| Some(table) == read(body))
 }
 
 /// Takes it away; None where it is not ours.

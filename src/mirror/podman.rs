@@ -36,10 +36,18 @@ const WELL_KNOWN: [&str; 13] = [
 ];
 
 pub fn enable(wanted: &Wanted, root: &Root) -> Result<Plan, MirrorError> {
+    let Some(address) = wanted.address.nameable() else {
+        return Err(MirrorError::Impossible(format!(
+            "older podmans fail every pull by a mirror at an IPv6 address such as {}. Give a name for it: \
+             --address http://host:port",
+            wanted.address
+        )));
+    };
+    let wanted = &Wanted { address, ..wanted.clone() };
     let others = others(root)?;
     let mut plan = Plan { afterwards: AFTERWARDS, ..Plan::default() };
     let mut tables = Vec::new();
-    for registry in registries(wanted, &mut plan.notes) {
+    for registry in registries(wanted, &mut plan.notes)? {
         let table = table(wanted, &registry);
         match others.get(registry.as_str()) {
             None => tables.push(table),
@@ -70,21 +78,36 @@ pub fn disable(root: &Root) -> Result<Plan, MirrorError> {
 }
 
 /// Those named, or else all that are known.
-fn registries(wanted: &Wanted, notes: &mut Vec<String>) -> Vec<Registry> {
+fn registries(wanted: &Wanted, notes: &mut Vec<String>) -> Result<Vec<Registry>, MirrorError> {
     if !wanted.registries.is_empty() {
-        return wanted.registries.clone();
+        return match wanted.registries.iter().find(|registry| !is_segment(registry)) {
+            Some(registry) => Err(MirrorError::Impossible(format!("{registry} {NO_SEGMENT}"))),
+            None => Ok(wanted.registries.clone()),
+        };
     }
     let mut all: Vec<Registry> = WELL_KNOWN.iter().filter_map(|name| name.parse().ok()).collect();
     for entry in &wanted.settings.registries {
         match &entry.name {
-            RegistryPattern::Exact(registry) if !all.contains(registry) => all.push(registry.clone()),
-            RegistryPattern::Exact(_) => {}
+            RegistryPattern::Exact(registry) if all.contains(registry) => {}
+            RegistryPattern::Exact(registry) if is_segment(registry) => all.push(registry.clone()),
+            RegistryPattern::Exact(registry) => {
+                notes.push(format!("{registry} is left out: it {NO_SEGMENT}"))
+            }
             RegistryPattern::Wildcard(pattern) => notes.push(format!(
                 "{pattern} is left out: podman has no mirrors for wildcards; name each by --registry"
             )),
         }
     }
-    all
+    Ok(all)
+}
+
+const NO_SEGMENT: &str = "cannot have a mirror in podman: a mirror like this one is told the registry by the path, where \
+                          an image's name has no place for a port, and a name without a dot is no registry";
+
+/// Whether it can be the first segment of a path: podman fails every pull by a mirror whose location would make
+/// no valid name.
+fn is_segment(registry: &Registry) -> bool {
+    !registry.as_str().contains(':') && Registry::is_meant(registry.as_str())
 }
 
 fn table(wanted: &Wanted, registry: &Registry) -> String {

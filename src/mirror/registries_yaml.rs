@@ -18,8 +18,8 @@ pub struct Mirrors<'a> {
 /// The file as it should be.
 pub struct Merged {
     pub text: String,
-    /// Others that have mirrors.
-    pub own: Vec<String>,
+    /// Registries with mirrors that do not begin with ours.
+    pub elsewhere: Vec<String>,
 }
 
 /// Why our lines cannot be put in.
@@ -57,34 +57,40 @@ impl Mirrors<'_> {
         };
         let mirrors = mapping.into_iter().flatten().find(|(key, _)| key.data.as_str() == Some("mirrors"));
         let theirs = mirrors.and_then(|(_, value)| value.data.as_mapping());
-        let own: Vec<String> = theirs
-            .into_iter()
-            .flatten()
-            .filter_map(|(name, _)| name.data.as_str())
-            .map(str::to_owned)
-            .collect();
-        if let Some(name) = self.names.iter().find(|name| own.iter().any(|own| own == *name)) {
+        let said = |name: &str| {
+            let theirs = theirs.and_then(|theirs| theirs.get(&MarkedYaml::value_from_str(name)));
+            let endpoints = theirs.and_then(|entry| entry.data.as_mapping_get("endpoint"));
+            endpoints.and_then(|list| list.data.as_sequence_get(0)?.data.as_str()) == Some(&*self.url)
+        };
+        let own = theirs.into_iter().flatten().filter_map(|(name, _)| name.data.as_str());
+        let elsewhere: Vec<String> = own.filter(|name| !said(name)).map(str::to_owned).collect();
+        let names: Vec<&str> = self.names.iter().copied().filter(|name| !said(name)).collect();
+        if names.is_empty() {
+            return Ok(Merged { text: text.to_owned(), elsewhere });
+        }
+        if let Some(name) = names.iter().find(|name| elsewhere.iter().any(|other| other == *name)) {
             return Err(Refusal::InTheWay(format!("has mirrors for {name} already")));
         }
+        let missing = Mirrors { url: self.url.clone(), names };
         let block = |body: &str, margin: &str| mark::block(runtime, body, margin, makes_file);
         let (line, block) = if let Some((name, _)) = theirs.and_then(|theirs| theirs.iter().next()) {
             let margin = " ".repeat(name.span.start.col());
-            (name.span.start.line(), block(&self.lines(&margin, "  "), &margin))
+            (name.span.start.line(), block(&missing.lines(&margin, "  "), &margin))
         } else if let Some((key, _)) = mirrors {
             let margin = " ".repeat(key.span.start.col() + 2);
-            (key.span.start.line() + 1, block(&self.lines(&margin, "  "), &margin))
+            (key.span.start.line() + 1, block(&missing.lines(&margin, "  "), &margin))
         } else {
             let first = mapping.and_then(|mapping| mapping.iter().next());
             let (line, margin) =
                 first.map_or((empty_line(text), 0), |(key, _)| (key.span.start.line(), key.span.start.col()));
             let margin = " ".repeat(margin);
-            let body = format!("{margin}mirrors:\n{}", self.lines(&format!("{margin}  "), "  "));
+            let body = format!("{margin}mirrors:\n{}", missing.lines(&format!("{margin}  "), "  "));
             (line, block(&body, &margin))
         };
         let merged = insert(text, line, &block);
-        let said = matches!(load(&merged), Ok(Some(read)) if self.is_all_there(&read, document.as_ref()));
+        let said = matches!(load(&merged), Ok(Some(read)) if missing.is_all_there(&read, document.as_ref()));
         let taken_back = mark::cut(runtime, &merged).is_some_and(|cut| cut.rest == text);
-        if said && taken_back { Ok(Merged { text: merged, own }) } else { Err(unusual()) }
+        if said && taken_back { Ok(Merged { text: merged, elsewhere }) } else { Err(unusual()) }
     }
 
     /// Whether `merged` says what `before` said, and what we want.

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-use super::process::{Process, limited, run, succeed, tied};
+use super::process::{Process, eventually, limited, run, succeed, tied};
 
 pub struct Containerd {
     dir: TempDir,
@@ -60,10 +61,17 @@ address = "{0}/sock"
     }
 
     pub fn pull(&self, reference: &str) -> String {
+        succeed(self.pulling(reference, &self.dir.path().join("certs.d")))
+    }
+
+    /// The command that pulls with the hosts.toml below a folder of the caller's.
+    pub fn pulling(&self, reference: &str, certs_d: &Path) -> Command {
         let mut command = self.ctr();
-        command.args(["images", "pull", "--snapshotter", "native", "--hosts-dir"]);
-        command.arg(self.dir.path().join("certs.d")).arg(reference);
-        succeed(command)
+        command
+            .args(["images", "pull", "--snapshotter", "native", "--hosts-dir"])
+            .arg(certs_d)
+            .arg(reference);
+        command
     }
 
     /// What the image's command says.
@@ -95,6 +103,8 @@ impl Drop for Containerd {
 
 pub struct Podman {
     dir: TempDir,
+    /// What it sees as /etc/containers.
+    configuration: Option<PathBuf>,
 }
 
 impl Podman {
@@ -110,13 +120,33 @@ impl Podman {
         }
         std::fs::write(dir.path().join("registries.conf"), config).unwrap();
         policy(dir.path());
-        Self { dir }
+        Self { dir, configuration: None }
+    }
+
+    /// With the files of this folder as /etc/containers, in a mount namespace of its own.
+    pub fn with_etc(configuration: &Path) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        policy(dir.path());
+        Self { dir, configuration: Some(configuration.to_owned()) }
     }
 
     fn podman(&self) -> Command {
         let path = self.dir.path();
-        let mut command = limited("podman");
-        command.env("CONTAINERS_REGISTRIES_CONF", path.join("registries.conf"));
+        let mut command = limited(if self.configuration.is_some() { "unshare" } else { "podman" });
+        match &self.configuration {
+            Some(folder) => {
+                command.args([
+                    "--mount",
+                    "sh",
+                    "-c",
+                    "mount --bind \"$0\" /etc/containers && exec podman \"$@\"",
+                ]);
+                command.arg(folder);
+            }
+            None => {
+                command.env("CONTAINERS_REGISTRIES_CONF", path.join("registries.conf"));
+            }
+        }
         for (option, folder) in [("--root", "root"), ("--runroot", "run"), ("--tmpdir", "tmp")] {
             command.arg(option).arg(path.join(folder));
         }
@@ -125,9 +155,13 @@ impl Podman {
     }
 
     pub fn pull(&self, reference: &str) -> String {
+        succeed(self.pulling(reference))
+    }
+
+    pub fn pulling(&self, reference: &str) -> Command {
         let mut command = self.podman();
         command.arg("pull").arg("--signature-policy").arg(self.dir.path().join("policy.json")).arg(reference);
-        succeed(command)
+        command
     }
 
     pub fn remove(&self, reference: &str) {
@@ -188,17 +222,22 @@ pub struct Dockerd {
 impl Dockerd {
     pub fn start(options: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("daemon.json");
+        std::fs::write(&file, "{}").unwrap();
+        Self::start_in(dir, &file, options)
+    }
+
+    pub fn configured(file: &Path) -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), file, &[])
+    }
+
+    fn start_in(dir: TempDir, file: &Path, options: &[&str]) -> Self {
         let path = dir.path();
-        std::fs::write(path.join("daemon.json"), "{}").unwrap();
         let mut command = tied("dockerd");
-        for (option, name) in [
-            ("--data-root", "data"),
-            ("--exec-root", "exec"),
-            ("--pidfile", "pid"),
-            ("--config-file", "daemon.json"),
-        ] {
+        for (option, name) in [("--data-root", "data"), ("--exec-root", "exec"), ("--pidfile", "pid")] {
             command.arg(option).arg(path.join(name));
         }
+        command.arg("--config-file").arg(file);
         command.arg("--host").arg(format!("unix://{}", path.join("sock").display()));
         command.args(["--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver=vfs"]);
         command.args(options);
@@ -209,6 +248,13 @@ impl Dockerd {
 
     pub fn pull(&self, reference: &str) -> String {
         succeed(docker(self.dir.path(), &["pull", reference]))
+    }
+
+    /// As `systemctl reload docker` does; waits until it says that it knows `mirror`.
+    pub fn reload(&self, mirror: &str) {
+        self.process.signal(Signal::SIGHUP);
+        let info = || succeed(docker(self.dir.path(), &["info", "--format", "{{.RegistryConfig.Mirrors}}"]));
+        eventually("docker's mirrors", || info().contains(mirror));
     }
 
     pub fn remove(&self, reference: &str) {

@@ -41,13 +41,13 @@ fn a_named_registry_has_a_file_that_names_its_server() {
 }
 
 #[test]
-fn without_a_fallback_there_is_one_server() {
+fn without_a_fallback_the_server_is_ours_too() {
     let host = Host::new();
     host.enable(Containerd, Ask { fallback: false, ..ALL });
     let table: toml::Table = toml::from_str(&host.read(DEFAULT)).unwrap();
     assert_eq!(table["server"].as_str(), Some("http://127.0.0.1:8080"));
     assert_eq!(table["capabilities"].as_array().unwrap().len(), 2);
-    assert!(!table.contains_key("host"));
+    assert!(table["host"].get("http://127.0.0.1:8080").is_some());
 }
 
 #[test]
@@ -81,6 +81,16 @@ fn what_others_wrote_is_refused_with_what_to_add() {
     let host = Host::new().with(DEFAULT, "[host.\"https://mirror.example\"]\n");
     host.refuses(Containerd, ALL, &["_default/hosts.toml", "[host.\"http://127.0.0.1:8080\"]"]);
     assert!(host.disable(Containerd).changes.is_empty());
+}
+
+#[test]
+fn what_others_wrote_will_do_if_it_says_the_same() {
+    let host = Host::new()
+        .with(DEFAULT, "# mine\n[host.'http://127.0.0.1:8080']\ncapabilities = [\"pull\", \"resolve\"]\n");
+    assert!(host.plan(Containerd, ALL).unwrap().is_done());
+    assert!(host.disable(Containerd).changes.is_empty());
+    let host = host.with("/etc/containerd/certs.d/quay.io/hosts.toml", "[host.\"http://127.0.0.1:8080\"]\n");
+    assert!(host.plan(Containerd, ALL).unwrap().notes.is_empty());
 }
 
 #[test]

@@ -103,6 +103,16 @@ fn mirrors_of_others_are_not_replaced() {
 }
 
 #[test]
+fn mirrors_of_others_will_do_if_they_begin_with_ours() {
+    let text = "mirrors: {docker.io: {endpoint: [\"http://127.0.0.1:8080\", \"https://a\"]}}\n";
+    let host = Host::new().with(FILE, text);
+    assert!(host.plan(K3s, of(&["docker.io"])).unwrap().is_done());
+    let text = "mirrors:\n  docker.io:\n    endpoint:\n    - http://127.0.0.1:8080\n";
+    let merged = enabled(text, of(&["docker.io", "quay.io"]));
+    assert!(merged.contains("quay.io") && merged.matches("docker.io").count() == 1, "{merged}");
+}
+
+#[test]
 fn what_was_changed_since_is_refused_both_ways() {
     let host = Host::new();
     host.enable(K3s, ALL);

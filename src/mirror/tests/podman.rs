@@ -20,18 +20,33 @@ fn tables(host: &Host) -> BTreeMap<String, (String, Vec<toml::Table>)> {
 #[test]
 fn known_and_configured_registries_are_mirrored() {
     let host = Host::configured(
-        "[[registries]]\nname = \"reg.example:5000\"\n[[registries]]\nname = \"quay.io\"\n\
+        "[[registries]]\nname = \"reg.example\"\n[[registries]]\nname = \"quay.io\"\n\
          [[registries]]\nname = \"*.dkr.ecr.*.amazonaws.com\"\n",
     );
     let plan = host.enable(Podman, ALL);
     assert!(plan.notes.concat().contains("*.dkr.ecr.*.amazonaws.com"), "{plan:?}");
     let tables = tables(&host);
-    for registry in ["docker.io", "quay.io", "registry.k8s.io", "reg.example:5000"] {
+    for registry in ["docker.io", "quay.io", "registry.k8s.io", "reg.example"] {
         let (location, mirrors) = &tables[registry];
         assert_eq!(location, registry);
         assert_eq!(mirrors.len(), 1);
         assert_eq!(mirrors[0]["location"].as_str(), Some(&*format!("127.0.0.1:8080/{registry}")));
         assert_eq!(mirrors[0]["insecure"].as_bool(), Some(true));
+    }
+}
+
+#[test]
+fn a_registry_that_no_path_can_name_is_left_out() {
+    let host =
+        Host::configured("[[registries]]\nname = \"reg.example:5000\"\n[[registries]]\nname = \"reg\"\n");
+    let plan = host.enable(Podman, ALL);
+    for registry in ["reg.example:5000", "reg"] {
+        assert!(
+            plan.notes.iter().any(|note| note.starts_with(&format!("{registry} is left out"))),
+            "{plan:?}"
+        );
+        assert!(!tables(&host).contains_key(registry));
+        host.refuses(Podman, of(&[registry]), &[registry, "cannot have a mirror"]);
     }
 }
 
@@ -51,6 +66,14 @@ fn without_a_fallback_the_location_is_ours() {
     let (location, mirrors) = &tables(&host)["docker.io"];
     assert_eq!(location, "127.0.0.1:8080/docker.io");
     assert_eq!(mirrors[0]["insecure"].as_bool(), Some(true));
+}
+
+#[test]
+fn no_location_has_an_ipv6_address() {
+    let host = Host::new();
+    host.enable(Podman, Ask { address: "http://[::1]:8080", ..of(&["quay.io"]) });
+    assert_eq!(tables(&host)["quay.io"].1[0]["location"].as_str(), Some("localhost:8080/quay.io"));
+    host.refuses(Podman, Ask { address: "http://[fd00::1]:8080", ..ALL }, &["IPv6", "--address"]);
 }
 
 #[test]
