@@ -16,11 +16,13 @@
 //! - [`store`]: the folder on disk: read, resume, verify, make durable
 //!
 //! The vocabulary:
+//! - [`hello`]: one image out of the program itself; pure
 //! - [`oci`]: digests, names, media types, manifests, error codes; pure
 
 pub mod cli;
 pub mod config;
 pub mod daemon;
+pub mod hello;
 pub mod mirror;
 pub mod oci;
 pub mod pull;
