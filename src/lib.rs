@@ -1,11 +1,12 @@
 //! ociregistry: a pull-only, pull-through, caching OCI registry. This is the map of the house; ARCHITECTURE.md
 //! tells the way of a pull through it.
 //!
-//! Arrows point one way: `cli → daemon → serve → pull → {store, upstream} → oci`.
+//! Arrows point one way: `cli → daemon → {admin, serve} → pull → {store, upstream} → oci`.
 //!
 //! The shell:
 //! - [`cli`]: the command line, one file a subcommand
 //! - [`daemon`]: the composition root: builds the parts, starts and ends them, logs
+//! - [`admin`]: what those who run the daemon ask it: health
 //! - [`config`]: from a file and the command line to settings that are valid by construction
 //! - [`mirror`]: pointing containerd, podman, docker and k3s at the daemon, and taking that back
 //!
@@ -19,6 +20,7 @@
 //! - [`hello`]: one image out of the program itself; pure
 //! - [`oci`]: digests, names, media types, manifests, error codes; pure
 
+pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod daemon;

@@ -33,6 +33,7 @@ pub use blob::Blob;
 pub use error::{Cause, PullError};
 pub use manifest::Found;
 pub use reader::{Chunk, Reader};
+pub use shared::Shared;
 pub use warm::{Platforms, Refreshed, Step, Warmed};
 
 use crate::config::Settings;
@@ -40,7 +41,6 @@ use crate::oci::{Digest, Image, Registry};
 use crate::store::Store;
 use crate::upstream::{Upstream, Upstreams};
 use flight::Flights;
-use shared::Shared;
 use slots::Slots;
 
 /// A client gets an answer or an error within this time (containerd gives up on headers after 30 s).

@@ -15,4 +15,4 @@ mod socket;
 pub use listener::{Listener, Peer};
 pub use respond::Responder;
 pub use route::Rules;
-pub use server::Server;
+pub use server::{Pulse, Server};

@@ -10,6 +10,7 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioTimer;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 
@@ -37,6 +38,7 @@ pub struct Server {
 
 struct Worker {
     connections: mpsc::UnboundedSender<Connection>,
+    runtime: Handle,
     thread: thread::JoinHandle<()>,
 }
 
@@ -50,6 +52,7 @@ impl Server {
         let workers = (0..threads.max(1)).map(|number| {
             let (connections, incoming) = mpsc::unbounded_channel();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let handle = runtime.handle().clone();
             let (responder, shutdown) = (responder.clone(), shutdown.clone());
             let work = move || {
                 let tasks = LocalSet::new();
@@ -58,7 +61,7 @@ impl Server {
                 runtime.shutdown_background();
             };
             let thread = thread::Builder::new().name(format!("serve-{number}")).spawn(work)?;
-            Ok(Worker { connections, thread })
+            Ok(Worker { connections, runtime: handle, thread })
         });
         Ok(Self { workers: workers.collect::<io::Result<_>>()? })
     }
@@ -80,12 +83,35 @@ impl Server {
         Ok(())
     }
 
+    /// For asking whether the threads are alive.
+    pub fn pulse(&self) -> Pulse {
+        Pulse { workers: self.workers.iter().map(|worker| worker.runtime.clone()).collect() }
+    }
+
     /// Waits for the threads. Blocks.
     pub fn join(self) {
-        for Worker { connections, thread } in self.workers {
+        for Worker { connections, thread, .. } in self.workers {
             drop(connections);
             let _ = thread.join();
         }
+    }
+}
+
+/// Tells whether every thread of a [`Server`] does its work.
+pub struct Pulse {
+    workers: Vec<Handle>,
+}
+
+impl Pulse {
+    /// True once each has done something; a thread that hangs makes it wait, one that is gone makes it false.
+    pub async fn beat(&self) -> bool {
+        let beats: Vec<_> = self.workers.iter().map(|worker| worker.spawn(async {})).collect();
+        for beat in beats {
+            if beat.await.is_err() {
+                return false;
+            }
+        }
+        true
     }
 }
 
@@ -175,4 +201,27 @@ async fn talk(stream: Stream, client: Peer, responder: Arc<Responder>, mut shutd
         }
     }
     socket.close().await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_thread_that_does_nothing_has_no_pulse() {
+        let runtime = || tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let (alive, idle, gone) = (runtime(), runtime(), runtime());
+        let pulse = |runtime: &tokio::runtime::Runtime| Pulse { workers: vec![runtime.handle().clone()] };
+        let of_idle = pulse(&idle);
+        assert!(tokio::time::timeout(Duration::from_millis(50), of_idle.beat()).await.is_err());
+        let of_gone = pulse(&gone);
+        gone.shutdown_background();
+        assert!(!of_gone.beat().await);
+        let of_alive = pulse(&alive);
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let thread = thread::spawn(move || alive.block_on(stopped));
+        assert!(of_alive.beat().await);
+        stop.send(()).unwrap();
+        thread.join().unwrap().unwrap();
+    }
 }

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -82,6 +82,19 @@ impl Store {
     /// Tells this cache from others; made when the folder was.
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// Finds out whether things can be kept, by writing a page and removing it. Blocks.
+    pub fn try_writing(&self) -> Result<(), StoreError> {
+        for folder in Layout::FOLDERS.map(|folder| self.layout.root.join(folder)) {
+            let access = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
+            let may = rustix::fs::accessat(CWD, &folder, access, rustix::fs::AtFlags::EACCESS);
+            may.map_err(|errno| StoreError::on("write to", &folder)(errno.into()))?;
+        }
+        let path = self.layout.temporary(self.number.fetch_add(1, Ordering::Relaxed));
+        let written = fs::write(&path, [0; 4096]);
+        let removed = fs::remove_file(&path);
+        written.and(removed).map_err(StoreError::on("write", &path))
     }
 
     /// What we hold under a name, if memory knows.

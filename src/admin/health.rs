@@ -1,0 +1,93 @@
+//! Whether a pull would work: 200 with `ok`, or `degraded` where it would but is not kept, and 503 where not. That
+//! an upstream is down is its own affair: what is in the cache is served all the same.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{self, HeaderValue};
+use http::{Response, StatusCode};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use crate::pull::Shared;
+use crate::serve::Pulse;
+use crate::store::{Store, StoreError};
+
+/// What does not answer in this time does not answer.
+const WITHIN: Duration = Duration::from_secs(5);
+
+/// What is looked at.
+pub struct Health {
+    store: Arc<Store>,
+    pulse: Pulse,
+    shutdown: watch::Receiver<bool>,
+    /// However many ask, one file is written.
+    writes: Shared<(), Result<(), Arc<StoreError>>>,
+}
+
+/// What it comes to, with the reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Verdict {
+    Well,
+    Degraded(String),
+    Unavailable(String),
+}
+
+impl Health {
+    /// `shutdown` is true from when the daemon is told to end.
+    pub fn new(store: Arc<Store>, pulse: Pulse, shutdown: watch::Receiver<bool>) -> Self {
+        Self { store, pulse, shutdown, writes: Shared::default() }
+    }
+
+    /// For [`SideDoor::serve`](super::SideDoor::serve): answers `/health`.
+    pub async fn answer(&self, path: &str) -> Option<Response<String>> {
+        match path {
+            "/health" => Some(self.look().await.into_response()),
+            _ => None,
+        }
+    }
+
+    async fn look(&self) -> Verdict {
+        if *self.shutdown.borrow() {
+            return Verdict::Unavailable("the server is ending".to_owned());
+        }
+        if tokio::time::timeout(WITHIN, self.pulse.beat()).await != Ok(true) {
+            return Verdict::Unavailable("a serving thread does not answer".to_owned());
+        }
+        let store = self.store.clone();
+        let runtime = Handle::current();
+        let written = self.writes.run(&runtime, &(), || try_writing(store));
+        match tokio::time::timeout(WITHIN, written).await {
+            Ok(Some(Ok(()))) => Verdict::Well,
+            Ok(Some(Err(error))) if error.is_full() => {
+                Verdict::Degraded(format!("{error}: what is pulled cannot be kept"))
+            }
+            Ok(Some(Err(error))) => Verdict::Unavailable(error.to_string()),
+            Ok(None) => Verdict::Unavailable("the store cannot be looked at".to_owned()),
+            Err(_) => Verdict::Unavailable("the disk does not answer".to_owned()),
+        }
+    }
+}
+
+async fn try_writing(store: Arc<Store>) -> Result<(), Arc<StoreError>> {
+    let written = tokio::task::spawn_blocking(move || store.try_writing()).await;
+    written.unwrap_or_else(|died| std::panic::resume_unwind(died.into_panic())).map_err(Arc::new)
+}
+
+impl Verdict {
+    fn into_response(self) -> Response<String> {
+        let (code, status, reason) = match self {
+            Self::Well => (StatusCode::OK, "ok", None),
+            Self::Degraded(reason) => (StatusCode::OK, "degraded", Some(reason)),
+            Self::Unavailable(reason) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", Some(reason)),
+        };
+        let body = match reason {
+            None => serde_json::json!({ "status": status }),
+            Some(reason) => serde_json::json!({ "status": status, "reason": reason }),
+        };
+        let mut response = Response::new(format!("{body}\n"));
+        *response.status_mut() = code;
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response
+    }
+}
