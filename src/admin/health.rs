@@ -1,5 +1,5 @@
-//! Whether a pull would work: 200 with `ok`, or `degraded` where it would but is not kept, and 503 where not. That
-//! an upstream is down is its own affair: what is in the cache is served all the same.
+//! Whether a pull would work: 200 with `ok`, or `degraded` where the disk takes nothing but pulls go on, and 503 where
+//! not. That an upstream is down is its own affair: what is in the cache is served all the same.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use crate::pull::Shared;
 use crate::serve::Pulse;
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, TroubleKind};
 
 /// What does not answer in this time does not answer.
 const WITHIN: Duration = Duration::from_secs(5);
@@ -58,15 +58,23 @@ impl Health {
         let runtime = Handle::current();
         let written = self.writes.run(&runtime, &(), || try_writing(store));
         match tokio::time::timeout(WITHIN, written).await {
-            Ok(Some(Ok(()))) => Verdict::Well,
-            Ok(Some(Err(error))) if error.is_full() => {
-                Verdict::Degraded(format!("{error}: what is pulled cannot be kept"))
-            }
-            Ok(Some(Err(error))) => Verdict::Unavailable(error.to_string()),
+            Ok(Some(Ok(()))) => match self.store.trouble() {
+                // It takes a page, but not what was to be kept of late.
+                Some(trouble) => not_kept(trouble.kind, &trouble.error),
+                None => Verdict::Well,
+            },
+            Ok(Some(Err(error))) => match error.trouble() {
+                Some(kind) => not_kept(kind, &error.to_string()),
+                None => Verdict::Unavailable(error.to_string()),
+            },
             Ok(None) => Verdict::Unavailable("the store cannot be looked at".to_owned()),
             Err(_) => Verdict::Unavailable("the disk does not answer".to_owned()),
         }
     }
+}
+
+fn not_kept(kind: TroubleKind, error: &str) -> Verdict {
+    Verdict::Degraded(format!("the disk is {}: {error}. Pulls go on; what is new is not kept", kind.as_str()))
 }
 
 async fn try_writing(store: Arc<Store>) -> Result<(), Arc<StoreError>> {

@@ -13,6 +13,10 @@ Examples:
   Without any upstream, from what the cache holds:
     ociregistry serve --air-gapped
 
+  A first pull without any upstream, out of the program itself:
+    ociregistry serve --hello-world --air-gapped
+    docker run --rm localhost:8080/docker.io/library/hello-world
+
   For requests that name no registry, another one than docker.io:
     ociregistry serve --default-ns quay.io";
 
@@ -55,7 +59,7 @@ pub struct ServeOptions {
     /// The registry of a request that names none; "" refuses such requests [default: docker.io]
     #[arg(long, value_name = "REGISTRY")]
     default_ns: Option<String>,
-    /// A port for health checks (not supported yet)
+    /// A port for health checks, on --host: GET /health answers 200 while pulls would work [default: none]
     #[arg(long, value_name = "PORT")]
     health: Option<String>,
     /// A port for metrics (not supported yet)
@@ -64,7 +68,7 @@ pub struct ServeOptions {
     /// Images to pull before serving (not supported yet)
     #[arg(long, value_name = "FILES")]
     preload_images: Option<String>,
-    /// Serve docker.io/hello-world:latest from the program itself (not supported yet)
+    /// Serve docker.io/library/hello-world:latest out of the program itself
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     hello_world: Option<String>,
 }

@@ -32,6 +32,16 @@ pub enum Listen {
     Unix(PathBuf),
 }
 
+impl Listen {
+    /// Whether others than this host's users may reach it. Who may connect to a Unix socket its file says.
+    pub fn is_open_to_others(&self) -> bool {
+        match self {
+            Self::Tcp(address) => !address.ip().to_canonical().is_loopback(),
+            Self::Unix(_) => false,
+        }
+    }
+}
+
 impl fmt::Display for Listen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -80,8 +90,15 @@ pub const TCP: Kind<Option<SocketAddr>> =
 pub const NETWORK: Kind<IpNet> =
     Kind::new("a network such as \"10.0.0.0/8\", or an address", |value| network(value.text()?));
 
+/// IPv4 in the guise of IPv6 is IPv4.
 fn network(text: &str) -> Option<IpNet> {
-    text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+    let network = text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))?;
+    match (network.addr().to_canonical(), network.prefix_len().checked_sub(96)) {
+        (canonical @ IpAddr::V4(_), Some(length)) if network.addr().is_ipv6() => {
+            IpNet::new(canonical, length).ok()
+        }
+        _ => Some(network),
+    }
 }
 
 /// Where a proxy is not used.
@@ -187,6 +204,23 @@ mod tests {
         }
         for text in ["proxy:3128", "http://proxy/path", "socks9://p:1"] {
             assert!(read(PROXY, text).is_none(), "{text}");
+        }
+    }
+
+    #[test]
+    fn networks() {
+        for (text, network) in [
+            ("10.0.0.0/8", "10.0.0.0/8"),
+            ("10.1.2.3", "10.1.2.3/32"),
+            ("fd00::/8", "fd00::/8"),
+            ("::1", "::1/128"),
+            ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+            ("::ffff:10.1.2.3", "10.1.2.3/32"),
+        ] {
+            assert_eq!(read(NETWORK, text), network.parse().ok(), "{text}");
+        }
+        for text in ["", "10.0.0.0/33", "10.0.0", "a.example", "10.0.0.0/8 "] {
+            assert_eq!(read(NETWORK, text), None, "{text}");
         }
     }
 

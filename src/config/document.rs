@@ -1,26 +1,30 @@
 //! The whole document, key by key, and what has to hold between keys.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::address::*;
 use super::keys::Keys;
 use super::kind::*;
-use super::settings::{Credentials, Log, Proxy, RegistryDefaults, RegistrySettings, Settings};
-use super::{Secret, later, registry};
+use super::settings::{Log, Proxy, RegistryDefaults, Settings};
+use super::{Secret, access, later, registry};
 use crate::oci::Platform;
 
 /// Keys of the top level, then the tables. None when a problem was reported; problems may have been reported
 /// even when it is not.
 pub fn read(keys: &mut Keys) -> Option<Settings> {
-    let host = Platform::host();
+    let this = Platform::host();
     let image_path = keys.read("image_path", "/var/lib/ociregistry", &FOLDER);
-    let listen = listen(keys);
+    let host = keys.read("host", "127.0.0.1", &HOST);
+    let listen = listen(keys, host);
     let default_registry = keys.read("default_ns", "docker.io", &REGISTRY);
+    let health = door(keys, "health", host, listen.as_deref());
+    let hello_world = keys.read("hello_world", false, &BOOL);
+    let access = access::read(keys);
     let level = keys.read("log_level", "error", &LOG_LEVEL);
     let file = keys.read("log_file", "", &FILE);
     let format = keys.read("log_format", "auto", &LOG_FORMAT);
-    let os = keys.read("os", host.os.as_str(), &PLATFORM);
-    let arch = keys.read("arch", host.arch.as_str(), &PLATFORM);
+    let os = keys.read("os", this.os.as_str(), &PLATFORM);
+    let arch = keys.read("arch", this.arch.as_str(), &PLATFORM);
     let pull_timeout = keys.read("pull_timeout", 60_000, &PULL_TIMEOUT);
     let air_gapped = keys.read("air_gapped", false, &BOOL);
     let not_found_ttl = keys.read("not_found_ttl", "5s", &DURATION);
@@ -39,6 +43,9 @@ pub fn read(keys: &mut Keys) -> Option<Settings> {
         image_path: image_path?,
         listen: listen?,
         default_registry: default_registry?,
+        health: health?,
+        access: access?,
+        hello_world: hello_world?,
         log: Log { level: level?, file: file?, format: format? },
         platform: Platform { os: os?, arch: arch? },
         pull_timeout: pull_timeout?,
@@ -55,13 +62,12 @@ pub fn read(keys: &mut Keys) -> Option<Settings> {
         },
         registries: registries.into_iter().collect::<Option<_>>()?,
     };
-    check_trust(keys, &settings);
+    access::check_trust(keys, &settings);
     Some(settings)
 }
 
 /// `host` and `port` first, then the addresses of `listen`.
-fn listen(keys: &mut Keys) -> Option<Vec<Listen>> {
-    let host = keys.read("host", "127.0.0.1", &HOST);
+fn listen(keys: &mut Keys, host: Option<IpAddr>) -> Option<Vec<Listen>> {
     let port = keys.read("port", 8080, &PORT);
     let more = keys.list("listen", &LISTEN);
     let mut addresses = vec![Listen::Tcp(SocketAddr::new(host?, port?))];
@@ -75,6 +81,25 @@ fn listen(keys: &mut Keys) -> Option<Vec<Listen>> {
     Some(addresses)
 }
 
+/// A side door's address, which must not be the main one's.
+fn door(
+    keys: &mut Keys,
+    key: &str,
+    host: Option<IpAddr>,
+    listen: Option<&[Listen]>,
+) -> Option<Option<SocketAddr>> {
+    let address = match keys.read(key, 0, &DOOR)? {
+        Door::Off => return Some(None),
+        Door::Port(port) => SocketAddr::new(host?, port),
+        Door::Address(address) => address,
+    };
+    if listen?.contains(&Listen::Tcp(address)) {
+        keys.refuse(key, &format!("{address} is where images are served: give it a port of its own"));
+        return None;
+    }
+    Some(Some(address))
+}
+
 fn proxy(keys: &mut Keys) -> Option<Proxy> {
     let url = keys.read("proxy", "", &PROXY);
     let except = keys.list("no_proxy", &NO_PROXY);
@@ -85,28 +110,5 @@ fn proxy(keys: &mut Keys) -> Option<Proxy> {
             keys.refuse("no_proxy", "has no meaning without proxy; beside HTTPS_PROXY, set NO_PROXY");
             None
         }
-    }
-}
-
-/// Whoever reaches us can pull what our credentials can read: with credentials, only this host may.
-fn check_trust(keys: &mut Keys, settings: &Settings) {
-    // Who may connect to a Unix socket its file says.
-    let open = |listen: &&Listen| match listen {
-        Listen::Tcp(address) => !address.ip().to_canonical().is_loopback(),
-        Listen::Unix(_) => false,
-    };
-    let with_credentials = |entry: &&RegistrySettings| entry.credentials != Credentials::Anonymous;
-    let address = settings.listen.iter().find(open);
-    let entry = settings.registries.iter().find(with_credentials);
-    if let (Some(address), Some(entry)) = (address, entry) {
-        let key = if settings.listen.first() == Some(address) { "host" } else { "listen" };
-        keys.refuse(
-            key,
-            &format!(
-                "{address} can be reached by others, who could pull all that the credentials for `{}` can read; \
-                 with credentials, want loopback addresses only (naming clients is not supported yet)",
-                entry.name
-            ),
-        );
     }
 }

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
 
-use super::settings::{Abandoned, Age, LogFormat, Prefetch, Scheme};
+use super::settings::{Abandoned, Age, LogFormat, Prefetch, Scheme, Unlisted};
 use super::value::Value;
-use super::{RegistryPattern, units};
+use super::{NamePattern, RegistryPattern, units};
 use crate::oci::Registry;
 
 /// A type of values.
@@ -209,6 +209,19 @@ pub const REGISTRY_PATTERN: Kind<RegistryPattern> = Kind::new(
     "a registry as host, host:port, address:port or [IPv6]:port, or a host with * for whole labels",
     |value| value.text()?.parse().ok(),
 );
+
+pub const NAME_PATTERN: Kind<NamePattern> = Kind::new(
+    "a registry (or **), / and a repository, with * for a part of a name and ** for any path, such as \"quay.io/team/**\"",
+    |value| value.text()?.parse().ok(),
+);
+
+pub const UNLISTED: Kind<Unlisted> =
+    Kind::new("\"public\", \"allow\" or \"deny\"", |value| match value.text()? {
+        "public" => Some(Unlisted::Public),
+        "allow" => Some(Unlisted::Allow),
+        "deny" => Some(Unlisted::Deny),
+        _ => None,
+    });
 
 /// A glob over `registry/repository`.
 pub const GLOB: Kind<String> =

@@ -8,9 +8,7 @@ use super::value::Value;
 
 /// Those of the top level, in the order of the manual.
 pub fn check(keys: &mut Keys) {
-    keys.not_yet("health", 0, &DOOR);
     keys.not_yet("metrics", 0, &DOOR);
-    keys.not_yet("hello_world", false, &BOOL);
     keys.not_yet("preload_images", "", &TEXT);
     keys.not_yet("preload", "wait", &PRELOAD);
     keys.not_yet("user", "ociregistry", &ACCOUNT);
@@ -18,12 +16,6 @@ pub fn check(keys: &mut Keys) {
     keys.not_yet("max_rate", 0, &SIZE);
     keys.not_yet("parallel", 4, &CONNECTIONS);
     keys.not_yet("parallel_from", "64MiB", &SIZE);
-    keys.not_yet("unlisted", "public", &UNLISTED);
-    keys.not_yet_list("allow", &GLOB);
-    keys.not_yet_list("deny", &GLOB);
-    keys.not_yet_list("clients", &NETWORK);
-    keys.not_yet("htpasswd", "", &FILE);
-    keys.not_yet("open", false, &BOOL);
     keys.table("server_tls", |keys| {
         keys.not_yet("cert", "", &FILE);
         keys.not_yet("key", "", &FILE);
@@ -85,8 +77,6 @@ pub fn check_credentials(keys: &mut Keys) {
 }
 
 const PRELOAD: Kind<String> = Kind::new("\"wait\" or \"background\"", |v| one_of(v, &["wait", "background"]));
-const UNLISTED: Kind<String> =
-    Kind::new("\"public\", \"allow\" or \"deny\"", |v| one_of(v, &["public", "allow", "deny"]));
 const CLIENT_AUTH: Kind<String> = Kind::new("\"none\" or \"verify\"", |v| one_of(v, &["none", "verify"]));
 const PRUNE_TYPE: Kind<String> =
     Kind::new("\"accessed\" or \"created\"", |v| one_of(v, &["accessed", "created"]));

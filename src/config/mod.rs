@@ -1,25 +1,28 @@
 //! Configuration: the file, under the command line, to [`Settings`] that are valid by construction.
 //!
 //! - `value`: a TOML document with the line of everything in it
-//! - `kind`, `address`, `units`, `pattern`: what a value can be, and the words for it
+//! - `kind`, `address`, `units`, `pattern`, `name_pattern`: what a value can be, and the words for it
 //! - `keys`: reads a table key by key; errors, suggestions and provenance come from here
-//! - `document`, `registry`, `secret`, `later`: which keys there are, and what has to hold between them
+//! - `document`, `access`, `registry`, `secret`, `users`, `later`: which keys there are, and what has to hold between them
 //! - `origin`: what is in force and where it came from
 //!
 //! Rule of the room: a key is accepted only if it has an effect. No message holds a secret.
 
+mod access;
 mod address;
 mod document;
 mod error;
 mod keys;
 mod kind;
 mod later;
+mod name_pattern;
 mod origin;
 mod pattern;
 mod registry;
 mod secret;
 mod settings;
 mod units;
+mod users;
 mod value;
 
 use std::io;
@@ -28,13 +31,15 @@ use std::path::{Path, PathBuf};
 pub use address::Listen;
 pub use error::{ConfigError, Problem};
 use keys::{Findings, Keys};
+pub use name_pattern::{InvalidNamePattern, NamePattern};
 pub use origin::{InForce, Origin};
 pub use pattern::{InvalidPattern, RegistryPattern};
 pub use secret::Secret;
 pub use settings::{
-    Abandoned, Age, ClientTls, Credentials, Log, LogFormat, Prefetch, Proxy, RegistryDefaults,
-    RegistrySettings, Scheme, Settings,
+    Abandoned, AccessSettings, Age, ClientTls, Credentials, Log, LogFormat, Prefetch, Proxy,
+    RegistryDefaults, RegistrySettings, Scheme, Settings, Unlisted,
 };
+pub use users::Users;
 use value::Table;
 
 /// Read when it is there and no other file is named.

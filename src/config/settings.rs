@@ -1,12 +1,14 @@
 //! What is in force: every value checked, units resolved, secrets read. The rest of the program sees only this.
 
 use std::cmp::Reverse;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use url::Url;
 
-use super::{Listen, RegistryPattern, Secret};
+use super::{Listen, NamePattern, RegistryPattern, Secret, Users};
 use crate::oci::{Platform, Registry};
 
 /// All settings of a running daemon.
@@ -17,6 +19,11 @@ pub struct Settings {
     pub listen: Vec<Listen>,
     /// The registry of a request that names none.
     pub default_registry: Option<Registry>,
+    /// Where to ask whether pulls would work.
+    pub health: Option<SocketAddr>,
+    pub access: AccessSettings,
+    /// Whether `docker.io/library/hello-world:latest` comes out of the program itself.
+    pub hello_world: bool,
     pub log: Log,
     pub platform: Platform,
     /// Silence from an upstream after which a connection to it is given up.
@@ -45,6 +52,32 @@ impl Settings {
     pub fn policy(&self, registry: &Registry) -> &RegistryDefaults {
         self.registry(registry).map_or(&self.defaults, |entry| &entry.policy)
     }
+}
+
+/// Who may pull, and what. By default all who reach us may pull what is public.
+#[derive(Clone, Debug, Default)]
+pub struct AccessSettings {
+    /// Networks of the clients that may pull, IPv4 in its own form; empty means all who reach us.
+    pub clients: Vec<IpNet>,
+    /// Who may pull with a password. None asks nobody for one.
+    pub users: Option<Users>,
+    /// `open = true`: others may pull what our credentials can read.
+    pub open: bool,
+    /// When there are any, nothing else may be pulled.
+    pub allow: Vec<NamePattern>,
+    /// What may not be pulled, whatever `allow` says.
+    pub deny: Vec<NamePattern>,
+    pub unlisted: Unlisted,
+}
+
+/// What of registries without an entry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Unlisted {
+    /// They have to be at public addresses.
+    #[default]
+    Public,
+    Allow,
+    Deny,
 }
 
 #[derive(Clone, Debug)]

@@ -16,10 +16,11 @@ use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::admin::{Health, SideDoor};
 use crate::config::{Listen, Settings};
 use crate::oci::Registry;
 use crate::pull::Pull;
-use crate::serve::{Listener, Responder, Rules, Server};
+use crate::serve::{Listener, Responder, Server};
 use crate::store::{OpenError, Store};
 use crate::upstream::{Upstreams, UpstreamsError};
 
@@ -30,6 +31,8 @@ pub enum ServeError {
     Log { path: String, source: io::Error },
     #[error("cannot listen on {address}: {source}{}", in_use(.source))]
     Listen { address: Listen, source: io::Error },
+    #[error("cannot listen on {address} for {option}: {source}")]
+    SideDoor { option: &'static str, address: SocketAddr, source: io::Error },
     #[error(transparent)]
     Store(#[from] OpenError),
     #[error(transparent)]
@@ -51,7 +54,9 @@ impl ServeError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Store(OpenError::Locked { .. }) => 75,
-            Self::Store(OpenError::Io(_)) | Self::Start(_) | Self::Listen { .. } => 71,
+            Self::Store(OpenError::Io(_)) | Self::Start(_) | Self::Listen { .. } | Self::SideDoor { .. } => {
+                71
+            }
             Self::Store(_) | Self::Upstreams(_) | Self::Log { .. } => 78,
         }
     }
@@ -62,6 +67,7 @@ pub fn serve(settings: Settings, banner: String) -> Result<(), ServeError> {
     let _log = log::start(&settings.log)?;
     raise_open_files();
     let listeners = bind(&settings)?;
+    let health = settings.health.map(|address| side_door("--health", address)).transpose()?;
     let store = Arc::new(Store::open(&settings.image_path)?);
     let via = format!("ociregistry-{}", store.id());
     let upstreams = Upstreams::new(&settings, &format!("1.1 {via}"))?;
@@ -74,16 +80,24 @@ pub fn serve(settings: Settings, banner: String) -> Result<(), ServeError> {
         .thread_name("pull")
         .enable_all()
         .build()?;
-    let rules = rules(&settings, &listeners);
-    let pull = Pull::new(settings, store.clone(), upstreams, runtime.handle().clone());
+    let pull = Pull::new(settings.clone(), store.clone(), upstreams, runtime.handle().clone());
     let (shut_down, shutdown) = watch::channel(false);
-    let responder = Arc::new(Responder { pull: pull.clone(), rules, id: via });
+    let responder = Arc::new(Responder::new(pull.clone(), &settings, own_names(&listeners), via));
     let server = Server::start(responder, threads, shutdown.clone())?;
+    let looked_at = Health::new(store.clone(), server.pulse(), shutdown.clone());
 
     print!("{banner}");
     let result = runtime.block_on(async {
         tokio::spawn(store.clone().keep_times());
         tokio::spawn(store.clone().watch_disk());
+        if let Some(door) = health {
+            let health = Arc::new(looked_at);
+            let answer = move |path: String| {
+                let health = health.clone();
+                async move { health.answer(&path).await }
+            };
+            tokio::spawn(door.serve(answer));
+        }
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let ending = async move {
@@ -102,6 +116,14 @@ pub fn serve(settings: Settings, banner: String) -> Result<(), ServeError> {
                 std::process::exit(1);
             });
         };
+        if let Some(address) = settings.health {
+            tracing::info!("health is told at http://{address}/health");
+        }
+        if let Some(listen) = settings.passwords_in_the_clear() {
+            tracing::warn!(
+                "who can listen in on {listen} can read clients' passwords (htpasswd): it speaks plain http"
+            );
+        }
         tracing::info!("server is running");
         let (accepted, ()) = tokio::join!(server.accept(listeners, shutdown), ending);
         accepted
@@ -121,8 +143,12 @@ fn bind(settings: &Settings) -> Result<Vec<Listener>, ServeError> {
     settings.listen.iter().map(bind).collect()
 }
 
-/// What routing goes by: the registries we know, and the names by which requests may call ourselves.
-fn rules(settings: &Settings, listeners: &[Listener]) -> Rules {
+fn side_door(option: &'static str, address: SocketAddr) -> Result<SideDoor, ServeError> {
+    SideDoor::bind(address).map_err(|source| ServeError::SideDoor { option, address, source })
+}
+
+/// The names by which requests may call ourselves.
+fn own_names(listeners: &[Listener]) -> Vec<Registry> {
     let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
     let names = |address: SocketAddr| {
         let port = address.port();
@@ -131,11 +157,7 @@ fn rules(settings: &Settings, listeners: &[Listener]) -> Rules {
         local.into_iter().chain(host).chain([address.to_string()])
     };
     let own = listeners.iter().filter_map(Listener::address).flat_map(names);
-    Rules {
-        default: settings.default_registry.clone(),
-        known: settings.registries.iter().map(|entry| entry.name.clone()).collect(),
-        own: own.filter_map(|name| name.parse::<Registry>().ok()).collect(),
-    }
+    own.filter_map(|name| name.parse().ok()).collect()
 }
 
 /// Every connection and every file being read is a descriptor; the soft limit of 1,024 is for old programs.

@@ -52,6 +52,13 @@ impl Reader {
         Self { offset, end, source, ready: None, detour }
     }
 
+    /// A part of what is in memory.
+    pub(super) fn of_bytes(offset: u64, end: u64, whole: &Bytes) -> Self {
+        let place = |at: u64| usize::try_from(at).map_or(whole.len(), |at| at.min(whole.len()));
+        let ready = whole.slice(place(offset)..place(end));
+        Self { offset, end, source: Source::Nothing, ready: Some(ready), detour: None }
+    }
+
     /// The next bytes, if they can be had without waiting for disk or network.
     pub fn look(&mut self) -> Chunk {
         if self.offset >= self.end {

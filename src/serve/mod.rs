@@ -3,8 +3,10 @@
 //! Connections are accepted in one place and dealt out in turn to one single-threaded runtime per core, where
 //! they stay.
 
+mod access;
 mod body;
 mod listener;
+mod passwords;
 mod range;
 mod request_log;
 mod respond;
@@ -14,5 +16,4 @@ mod socket;
 
 pub use listener::{Listener, Peer};
 pub use respond::Responder;
-pub use route::Rules;
 pub use server::{Pulse, Server};

@@ -3,15 +3,19 @@
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 
+use super::access::Access;
 use super::body::Body;
+use super::listener::Peer;
 use super::range::{Part, Range};
 use super::request_log::Entry;
 use super::route::{Endpoint, Refusal, Route, Rules, route};
-use crate::oci::{Code, Digest, ErrorBody, Image, Name};
+use crate::config::Settings;
+use crate::oci::{Code, Digest, ErrorBody, Image, Name, Registry};
 use crate::pull::{Cause, Origin, Pull, PullError, Want};
 
 const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
@@ -20,10 +24,18 @@ const NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");
 
 /// What answering goes by.
 pub struct Responder {
-    pub pull: Arc<Pull>,
-    pub rules: Rules,
+    pull: Arc<Pull>,
+    terms: ArcSwap<Terms>,
+    /// Names by which requests may call ourselves.
+    own: Vec<Registry>,
     /// Stands in the `Via` of every request that we send: seeing it again means that we asked ourselves.
-    pub id: String,
+    id: String,
+}
+
+/// What a reload replaces.
+struct Terms {
+    rules: Rules,
+    access: Access,
 }
 
 /// An answer and where it came from.
@@ -33,9 +45,25 @@ struct Answer {
 }
 
 impl Responder {
+    /// `own` are names by which requests may call ourselves, `id` stands in the `Via` of every request that we send.
+    pub fn new(pull: Arc<Pull>, settings: &Settings, own: Vec<Registry>, id: String) -> Self {
+        let terms = ArcSwap::from_pointee(Terms::new(settings, &own));
+        Self { pull, terms, own, id }
+    }
+
+    /// Puts other settings in force, from the next request on.
+    pub fn reload(&self, settings: &Settings) {
+        self.terms.store(Arc::new(Terms::new(settings, &self.own)));
+    }
+
     /// Answers one request. The line of the log is written when the body is done with.
-    pub async fn respond<B>(&self, request: Request<B>, mut log: Option<Entry>) -> Response<Body> {
-        let answer = self.answer(request.method(), request.uri(), request.headers()).await;
+    pub async fn respond<B>(
+        &self,
+        request: Request<B>,
+        client: Peer,
+        mut log: Option<Entry>,
+    ) -> Response<Body> {
+        let answer = self.answer(client, request.method(), request.uri(), request.headers()).await;
         let Answer { mut response, origin } = answer.unwrap_or_else(|failure| failure.into_answer());
         response.headers_mut().insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
         if let Some(log) = &mut log {
@@ -52,13 +80,22 @@ impl Responder {
         response.map(|body| body.logged(log))
     }
 
-    async fn answer(&self, method: &Method, uri: &http::Uri, headers: &HeaderMap) -> Result<Answer, Failure> {
+    async fn answer(
+        &self,
+        client: Peer,
+        method: &Method,
+        uri: &http::Uri,
+        headers: &HeaderMap,
+    ) -> Result<Answer, Failure> {
+        let terms = self.terms.load_full();
+        terms.access.admit(client, headers).await?;
         if headers.get_all(header::VIA).iter().any(|via| contains(via, &self.id)) {
             let message =
                 "this request came from this registry itself: a mirror must not have itself as its upstream";
             return Err(Failure::new(508, Code::Denied, message));
         }
-        let Route { endpoint, namespace } = route(&self.rules, method, uri, headers)?;
+        let Route { endpoint, namespace } = route(&terms.rules, method, uri, headers)?;
+        terms.access.permit(&endpoint)?;
         let want = if method == Method::HEAD { Want::Head } else { Want::Body };
         let mut answer = match endpoint {
             Endpoint::Base => Ok(base()),
@@ -161,6 +198,12 @@ impl Responder {
         let mut response = Response::new(body);
         response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
         response
+    }
+}
+
+impl Terms {
+    fn new(settings: &Settings, own: &[Registry]) -> Self {
+        Self { rules: Rules::new(settings, own), access: Access::new(settings) }
     }
 }
 
@@ -271,6 +314,10 @@ impl Failure {
         headers.insert(header::CONTENT_LENGTH, length.into());
         if self.status == 405 {
             headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+        }
+        if self.status == 401 {
+            let challenge = HeaderValue::from_static("Basic realm=\"ociregistry\"");
+            headers.insert(header::WWW_AUTHENTICATE, challenge);
         }
         Answer { response, origin: None }
     }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use http::{HeaderMap, Method, Uri};
 use percent_encoding::percent_decode_str;
 
-use crate::config::RegistryPattern;
+use crate::config::{RegistryPattern, Settings};
 use crate::oci::{Code, Digest, Image, Name, Reference, Registry};
 
 /// What is asked for.
@@ -33,7 +33,7 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    fn new(status: u16, code: Code, message: impl Into<String>) -> Self {
+    pub fn new(status: u16, code: Code, message: impl Into<String>) -> Self {
         Self { status, code, message: message.into() }
     }
 }
@@ -46,6 +46,16 @@ pub struct Rules {
     pub known: Vec<RegistryPattern>,
     /// Our own addresses: an `ns` that is one of these says nothing.
     pub own: Vec<Registry>,
+}
+
+impl Rules {
+    pub fn new(settings: &Settings, own: &[Registry]) -> Self {
+        Self {
+            default: settings.default_registry.clone(),
+            known: settings.registries.iter().map(|entry| entry.name.clone()).collect(),
+            own: own.to_vec(),
+        }
+    }
 }
 
 /// Where the registry of a request is looked for, in this order: `X-Registry`, `ns`, the path, the default.

@@ -177,7 +177,7 @@ async fn talk(stream: Stream, client: Peer, responder: Arc<Responder>, mut shutd
         let responder = responder.clone();
         async move {
             let log = Entry::of(&request, client);
-            Ok::<_, Infallible>(responder.respond(request, log).await)
+            Ok::<_, Infallible>(responder.respond(request, client, log).await)
         }
     });
     {
@@ -207,20 +207,20 @@ async fn talk(stream: Stream, client: Peer, responder: Arc<Responder>, mut shutd
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn a_thread_that_does_nothing_has_no_pulse() {
-        let runtime = || tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let (alive, idle, gone) = (runtime(), runtime(), runtime());
+    #[test]
+    fn a_thread_that_does_nothing_has_no_pulse() {
+        let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let pulse = |runtime: &tokio::runtime::Runtime| Pulse { workers: vec![runtime.handle().clone()] };
-        let of_idle = pulse(&idle);
-        assert!(tokio::time::timeout(Duration::from_millis(50), of_idle.beat()).await.is_err());
-        let of_gone = pulse(&gone);
+        let (asking, alive, idle, gone) = (runtime(), runtime(), runtime(), runtime());
+        let (of_alive, of_idle, of_gone) = (pulse(&alive), pulse(&idle), pulse(&gone));
         gone.shutdown_background();
-        assert!(!of_gone.beat().await);
-        let of_alive = pulse(&alive);
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let thread = thread::spawn(move || alive.block_on(stopped));
-        assert!(of_alive.beat().await);
+        asking.block_on(async {
+            assert!(of_alive.beat().await);
+            assert!(!of_gone.beat().await);
+            assert!(tokio::time::timeout(Duration::from_millis(50), of_idle.beat()).await.is_err());
+        });
         stop.send(()).unwrap();
         thread.join().unwrap().unwrap();
     }

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::TroubleKind;
+
 /// A failed operation on a path of the store.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {operation} {}: {source}", path.display())]
@@ -19,9 +21,9 @@ impl StoreError {
         move |source| Self { operation, path, source }
     }
 
-    /// The file system has no room for it.
-    pub fn is_full(&self) -> bool {
-        matches!(self.source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    /// What it says of the disk as a whole, if anything: then pulls go on without it.
+    pub fn trouble(&self) -> Option<TroubleKind> {
+        TroubleKind::of(&self.source)
     }
 }
 

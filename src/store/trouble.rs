@@ -28,7 +28,7 @@ pub enum TroubleKind {
 
 impl TroubleKind {
     /// None for an error that says nothing of the disk as a whole.
-    fn of(error: &io::Error) -> Option<Self> {
+    pub fn of(error: &io::Error) -> Option<Self> {
         match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => return Some(Self::Full),
             io::ErrorKind::ReadOnlyFilesystem => return Some(Self::ReadOnly),
@@ -84,7 +84,7 @@ impl Disk {
     /// Something could not be kept, for which `wanted` bytes were needed, if that is known. To the log it goes once
     /// while the trouble lasts.
     pub fn failed(&self, error: &StoreError, wanted: u64) {
-        let Some(kind) = TroubleKind::of(&error.source) else {
+        let Some(kind) = error.trouble() else {
             tracing::error!(path = %error.path.display(), "{error}: not kept");
             return;
         };

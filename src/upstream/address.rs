@@ -9,7 +9,7 @@ use url::{Host, Url};
 /// How far requests for a registry may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reach {
-    /// Public addresses only: registries that nobody configured.
+    /// Public addresses only: registries that nobody configured, unless all of them are allowed.
     Public,
     /// Anywhere but to a cloud's metadata service: configured registries.
     Anywhere,

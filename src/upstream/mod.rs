@@ -32,7 +32,7 @@ pub use download::Download;
 pub use error::{UpstreamError, UpstreamsError};
 pub use registry::{FetchedManifest, Head, Upstream};
 
-use crate::config::{Credentials, RegistryPattern, Scheme, Settings};
+use crate::config::{Credentials, RegistryPattern, Scheme, Settings, Unlisted};
 use crate::oci::Registry;
 use address::Reach;
 use session::Session;
@@ -45,7 +45,7 @@ pub struct Upstreams {
     /// One for each entry of the settings.
     configured: HashMap<RegistryPattern, Arc<Transport>>,
     /// Shared by all registries without an entry.
-    public: Arc<Transport>,
+    unlisted: Arc<Transport>,
     /// Those asked of late, with their tokens. Bounded, since clients name registries as they please.
     known: Cache<Registry, Arc<Upstream>>,
 }
@@ -73,10 +73,14 @@ impl Upstreams {
             .iter()
             .map(|entry| Ok((entry.name.clone(), transport(Reach::Anywhere, Tls::read(&entry.tls)?))))
             .collect::<Result<_, UpstreamsError>>()?;
+        let unlisted = match settings.access.unlisted {
+            Unlisted::Public | Unlisted::Deny => Reach::Public,
+            Unlisted::Allow => Reach::Anywhere,
+        };
         Ok(Self {
             configured,
             settings: settings.clone(),
-            public: transport(Reach::Public, Tls::default()),
+            unlisted: transport(unlisted, Tls::default()),
             known: Cache::new(MAX_KNOWN),
         })
     }
@@ -92,7 +96,7 @@ impl Upstreams {
 
     fn upstream(&self, registry: &Registry) -> Upstream {
         let entry = self.settings.registry(registry);
-        let transport = entry.and_then(|entry| self.configured.get(&entry.name)).unwrap_or(&self.public);
+        let transport = entry.and_then(|entry| self.configured.get(&entry.name)).unwrap_or(&self.unlisted);
         let url = entry.map_or_else(|| Scheme::Https.api(registry), |entry| entry.api(registry));
         let credentials = entry.map_or(Credentials::Anonymous, |entry| entry.credentials.clone());
         let session = url.map(|url| Arc::new(Session::new(Arc::clone(transport), url, credentials)));

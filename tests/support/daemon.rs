@@ -104,7 +104,9 @@ impl Daemon {
         let addr = self.addr;
         let mut process = Process::spawn(command, &self.dir.path().join("log"));
         process.wait_until("GET /v2/", || {
-            std::net::TcpStream::connect(addr).is_ok() && get("/v2/").send(addr).status() == 200
+            // Who may not pull is answered as well.
+            std::net::TcpStream::connect(addr).is_ok()
+                && [200, 401, 403].contains(&get("/v2/").send(addr).status())
         });
         self.process = Some(process);
     }

@@ -35,6 +35,19 @@ fn an_error_says_where_what_and_what_is_wanted() {
             "/c.toml:3: registries[0].auth: found an integer, want a table",
         ),
         ("port = 1\nport = 2", "/c.toml:2: not TOML: duplicate key"),
+        ("health = 70000", "/c.toml:1: health: found 70000, want a port, \"address:port\", or 0 for off"),
+        ("\nhealth = 8080", "/c.toml:2: health: 127.0.0.1:8080 is where images are served"),
+        (
+            "clients = [\"10.0.0.0/99\"]",
+            "/c.toml:1: clients[0]: found \"10.0.0.0/99\", want a network such as",
+        ),
+        ("allow = [\"quay.io\"]", "/c.toml:1: allow[0]: found \"quay.io\", want a registry (or **), /"),
+        ("deny = [\n\"docker.io/a:1\"]", "/c.toml:2: deny[0]: found \"docker.io/a:1\", want"),
+        ("unlisted = \"no\"", "/c.toml:1: unlisted: found \"no\", want \"public\", \"allow\" or \"deny\""),
+        (
+            "htpasswd = \"/does/not/exist\"",
+            "/c.toml:1: htpasswd: /does/not/exist cannot be read: No such file",
+        ),
     ] {
         let found = errors(text);
         assert!(found.starts_with(message), "{text}\n found: {found}\nwanted: {message}");
@@ -85,22 +98,46 @@ fn what_contradicts_itself_is_refused() {
 }
 
 #[test]
-fn credentials_are_for_loopback() {
-    let entry = "[[registries]]\nname = \"a.b\"\nauth.token = \"hunter2\"";
-    let found = errors(&format!("host = \"0.0.0.0\"\n{entry}"));
-    assert!(found.starts_with("/c.toml:1: host: 0.0.0.0:8080 can be reached by others"), "{found}");
-    let found = errors(&format!("listen = [\"[::]:80\"]\n{entry}"));
-    assert!(found.starts_with("/c.toml:1: listen: [::]:80 can be reached by others"), "{found}");
-    settings(&format!("host = \"::1\"\n{entry}"));
+fn credentials_are_for_loopback_or_for_those_who_are_named() {
+    let token = "[[registries]]\nname = \"a.b\"\nauth.token = \"hunter2\"";
+    let certificate = "[[registries]]\nname = \"a.b\"\ntls = { cert = \"/dev/null\", key = \"/dev/null\" }";
+    for entry in [token, certificate] {
+        let found = errors(&format!("host = \"0.0.0.0\"\n{entry}"));
+        assert!(found.starts_with("/c.toml:1: host: 0.0.0.0:8080 can be reached by others"), "{found}");
+        let found = errors(&format!("listen = [\"[::]:80\"]\n{entry}"));
+        assert!(found.starts_with("/c.toml:1: listen: [::]:80 can be reached by others"), "{found}");
+        let found = errors(&format!("host = \"::ffff:10.0.0.1\"\n{entry}"));
+        assert!(found.contains("can be reached by others"), "{found}");
+        for safe in ["host = \"::1\"", "host = \"::ffff:127.0.0.1\"", "listen = [\"unix:/s\"]"] {
+            settings(&format!("{safe}\n{entry}"));
+        }
+        for said in ["open = true", "clients = [\"10.0.0.0/8\"]"] {
+            settings(&format!("host = \"0.0.0.0\"\n{said}\n{entry}"));
+        }
+    }
     settings("host = \"0.0.0.0\"");
+}
+
+#[test]
+fn users_are_in_a_file_of_bcrypt_hashes() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let text = format!(
+        "host = \"0.0.0.0\"\nhtpasswd = {:?}\n[[registries]]\nname = \"a.b\"\nauth.token = \"x\"",
+        file.path().display().to_string()
+    );
+    std::fs::write(file.path(), "me:$2y$05$abcdefghijklmnopqrstuuwqK6CQQqV9kkgeZjHZqKsbLVZ1l4kUK\n").unwrap();
+    let settings = settings(&text);
+    assert_eq!(settings.passwords_in_the_clear(), settings.listen.first());
+    assert!(settings.access.users.unwrap().hash_for("me").1);
+    std::fs::write(file.path(), "me:$apr1$lZL6V/ci$eIMz/iKDkbtys/uU7LEK00\n").unwrap();
+    let wanted = format!("/c.toml:2: htpasswd: {}:1: user `me` has an MD5 hash", file.path().display());
+    assert!(errors(&text).starts_with(&wanted), "{}", errors(&text));
 }
 
 #[test]
 fn what_is_not_built_is_refused_and_its_default_taken() {
     for (default, other) in [
-        ("health = 0", "health = 9090"),
         ("metrics = 0", "metrics = \"127.0.0.1:9090\""),
-        ("hello_world = false", "hello_world = true"),
         ("preload_images = \"\"", "preload_images = \"/a\""),
         ("preload = \"wait\"", "preload = \"background\""),
         ("user = \"ociregistry\"", "user = \"me\""),
@@ -108,12 +145,6 @@ fn what_is_not_built_is_refused_and_its_default_taken() {
         ("max_rate = 0", "max_rate = \"5MB\""),
         ("parallel = 4", "parallel = 1"),
         ("parallel_from = 67108864", "parallel_from = \"1MiB\""),
-        ("unlisted = \"public\"", "unlisted = \"deny\""),
-        ("allow = []", "allow = [\"quay.io/**\"]"),
-        ("deny = []", "deny = [\"quay.io/**\"]"),
-        ("clients = []", "clients = [\"10.0.0.0/8\"]"),
-        ("htpasswd = \"\"", "htpasswd = \"/a\""),
-        ("open = false", "open = true"),
         ("server_tls.cert = \"\"", "server_tls.cert = \"/a\""),
         ("server_tls.key = \"\"", "server_tls.key = \"/a\""),
         ("server_tls.ca = \"\"", "server_tls.ca = \"/a\""),
@@ -155,12 +186,11 @@ fn what_is_not_built_is_refused_and_its_default_taken() {
 #[test]
 fn what_is_not_built_is_checked_all_the_same() {
     for text in [
-        "health = 70000",
+        "metrics = 70000",
         "preload = \"later\"",
-        "clients = [\"10.0.0.0/99\"]",
         "prune.min_free = \"x\"",
         "prune.frobnicate = 1",
-        "allow = [\"[\"]",
+        "prune.keep = [\"[\"]",
     ] {
         let found = errors(text);
         assert!(found.contains("want") || found.contains("unknown key"), "{text}: {found}");

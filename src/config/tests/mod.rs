@@ -70,6 +70,12 @@ fn what_is_set_is_in_force() {
         log_format = "json"
         pull_timeout = "30s"
         air_gapped = true
+        hello_world = true
+        health = 5002
+        unlisted = "deny"
+        allow = ["quay.io/**"]
+        deny = ["quay.io/a"]
+        clients = ["10.0.0.0/8", "::ffff:192.0.2.0/120"]
         abandoned = "1m"
         not_found_ttl = 0
         prefetch = "none"
@@ -82,6 +88,11 @@ fn what_is_set_is_in_force() {
     assert_eq!(settings.default_registry, None);
     assert_eq!(settings.log.format, LogFormat::Json);
     assert_eq!(settings.pull_timeout, Duration::from_secs(30));
+    assert_eq!(settings.health, Some("[::1]:5002".parse().unwrap()));
+    let access = &settings.access;
+    assert_eq!((access.allow.len(), access.deny.len(), access.unlisted), (1, 1, Unlisted::Deny));
+    assert_eq!(access.clients, ["10.0.0.0/8".parse().unwrap(), "192.0.2.0/24".parse().unwrap()]);
+    assert!(settings.hello_world);
     assert!(settings.air_gapped && settings.not_found_ttl.is_zero());
     assert_eq!(settings.abandoned, Abandoned::PauseAfter(Duration::from_secs(60)));
     let Proxy::Explicit { url, except } = settings.proxy else { panic!("no proxy") };
@@ -173,8 +184,8 @@ fn the_command_line_counts_more_than_the_file() {
     assert_eq!(wrong, "--port: found \"x\", want a port, 1 to 65535");
     // A file that is wrong stays wrong.
     assert!(port("port = 0", &overrides("port", "--port", "2")).is_err());
-    let later = port("", &overrides("health", "--health", "9")).unwrap_err().to_string();
-    assert_eq!(later, "--health: not supported yet, leave it at 0");
+    let later = port("", &overrides("metrics", "--metrics", "9")).unwrap_err().to_string();
+    assert_eq!(later, "--metrics: not supported yet, leave it at 0");
 }
 
 #[test]

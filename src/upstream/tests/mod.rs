@@ -15,8 +15,8 @@ use tracing::level_filters::LevelFilter;
 
 use super::{Download, Upstream, UpstreamError, Upstreams};
 use crate::config::{
-    Abandoned, Age, ClientTls, Credentials, Log, LogFormat, Prefetch, Proxy, RegistryDefaults,
-    RegistrySettings, Scheme, Secret, Settings,
+    Abandoned, AccessSettings, Age, ClientTls, Credentials, Log, LogFormat, Prefetch, Proxy,
+    RegistryDefaults, RegistrySettings, Scheme, Secret, Settings,
 };
 use crate::oci::{Algorithm, Digest, Platform, Reference, Repository};
 use peer::{Fault, Peer, Reply, Request};
@@ -28,6 +28,9 @@ fn settings(registries: Vec<RegistrySettings>) -> Settings {
     Settings {
         image_path: PathBuf::new(),
         listen: Vec::new(),
+        health: None,
+        access: AccessSettings::default(),
+        hello_world: false,
         default_registry: None,
         log: Log { level: LevelFilter::OFF, file: None, format: LogFormat::Text },
         platform: Platform::host(),

@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use http::{HeaderValue, Method};
 
 use super::*;
+use crate::config::Unlisted;
 use crate::upstream::address::Reach;
 use crate::upstream::session::Session;
 use crate::upstream::tls::Tls;
@@ -69,6 +70,22 @@ async fn an_unlisted_registry_on_a_private_address_is_refused() {
         assert!(matches!(error, UpstreamError::Refused { .. }), "{name}: {error}");
     }
     assert!(peer.seen().is_empty());
+}
+
+#[tokio::test]
+async fn where_all_are_allowed_only_metadata_services_are_refused() {
+    let peer = Peer::start(|_, _| Reply::new(200)).await;
+    let mut settings = settings(Vec::new());
+    settings.access.unlisted = Unlisted::Allow;
+    let upstreams = Upstreams::new(&settings, VIA).unwrap();
+    let ask = async |name: String| {
+        upstreams.get(&name.parse().unwrap()).manifest(&repository(), &tag()).await.unwrap_err()
+    };
+    // It is reached, and speaks no TLS.
+    let error = ask(format!("127.0.0.1:{}", peer.address.port())).await;
+    assert!(matches!(error, UpstreamError::Unavailable { .. }), "{error}");
+    let error = ask("169.254.169.254".to_owned()).await;
+    assert!(matches!(error, UpstreamError::Refused { .. }), "{error}");
 }
 
 #[tokio::test]
