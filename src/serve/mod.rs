@@ -7,6 +7,7 @@ mod access;
 mod body;
 mod listener;
 mod passwords;
+mod pulse;
 mod range;
 mod request_log;
 mod respond;
@@ -15,5 +16,6 @@ mod server;
 mod socket;
 
 pub use listener::{Listener, Peer};
+pub use pulse::Pulse;
 pub use respond::Responder;
-pub use server::{Pulse, Server};
+pub use server::Server;

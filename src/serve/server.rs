@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 
 use super::listener::{AsyncListener, Connection, Listener, Peer, Stream};
+use super::pulse::Pulse;
 use super::request_log::Entry;
 use super::respond::Responder;
 use super::socket::Socket;
@@ -85,7 +86,7 @@ impl Server {
 
     /// For asking whether the threads are alive.
     pub fn pulse(&self) -> Pulse {
-        Pulse { workers: self.workers.iter().map(|worker| worker.runtime.clone()).collect() }
+        Pulse::of(self.workers.iter().map(|worker| worker.runtime.clone()))
     }
 
     /// Waits for the threads. Blocks.
@@ -94,24 +95,6 @@ impl Server {
             drop(connections);
             let _ = thread.join();
         }
-    }
-}
-
-/// Tells whether every thread of a [`Server`] does its work.
-pub struct Pulse {
-    workers: Vec<Handle>,
-}
-
-impl Pulse {
-    /// True once each has done something; a thread that hangs makes it wait, one that is gone makes it false.
-    pub async fn beat(&self) -> bool {
-        let beats: Vec<_> = self.workers.iter().map(|worker| worker.spawn(async {})).collect();
-        for beat in beats {
-            if beat.await.is_err() {
-                return false;
-            }
-        }
-        true
     }
 }
 
@@ -201,27 +184,4 @@ async fn talk(stream: Stream, client: Peer, responder: Arc<Responder>, mut shutd
         }
     }
     socket.close().await;
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_thread_that_does_nothing_has_no_pulse() {
-        let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        let pulse = |runtime: &tokio::runtime::Runtime| Pulse { workers: vec![runtime.handle().clone()] };
-        let (asking, alive, idle, gone) = (runtime(), runtime(), runtime(), runtime());
-        let (of_alive, of_idle, of_gone) = (pulse(&alive), pulse(&idle), pulse(&gone));
-        gone.shutdown_background();
-        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        let thread = thread::spawn(move || alive.block_on(stopped));
-        asking.block_on(async {
-            assert!(of_alive.beat().await);
-            assert!(!of_gone.beat().await);
-            assert!(tokio::time::timeout(Duration::from_millis(50), of_idle.beat()).await.is_err());
-        });
-        stop.send(()).unwrap();
-        thread.join().unwrap().unwrap();
-    }
 }
