@@ -4,8 +4,12 @@
 //! they stay.
 
 mod access;
+mod blob;
 mod body;
+mod conditions;
+mod failure;
 mod listener;
+mod manifest;
 mod passwords;
 mod pulse;
 mod range;
