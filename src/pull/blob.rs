@@ -65,7 +65,7 @@ async fn answerable(seat: &Seat) -> Result<u64, PullError> {
 }
 
 impl Pull {
-    /// Finds a blob. `offset` is where the client wants to begin. A HEAD starts no download. Answers or fails
+    /// Finds a blob. `offset` is where the client wants to begin, the furthest place if it wants several ranges. A HEAD starts no download. Answers or fails
     /// within 25 s.
     pub async fn blob(
         self: &Arc<Self>,
@@ -160,15 +160,17 @@ impl Pull {
     }
 
     /// The bytes `range` of a blob, within its size.
-    pub async fn read(self: &Arc<Self>, blob: Blob, range: RangeInclusive<u64>) -> Reader {
+    pub async fn read(self: &Arc<Self>, blob: &Blob, range: RangeInclusive<u64>) -> Reader {
         let (first, end) = (*range.start(), *range.end() + 1);
-        let detour = Detour { pull: self.clone(), name: blob.name, digest: blob.digest, size: blob.size };
-        match blob.place {
+        let detour =
+            Detour { pull: self.clone(), name: blob.name.clone(), digest: blob.digest, size: blob.size };
+        match &blob.place {
             Place::Passing => Reader::new(first, end, Source::Passage(detour.start(first, end, None)), None),
-            Place::Stored(file) => Reader::new(first, end, Source::File(file), None),
+            Place::Stored(file) => Reader::new(first, end, Source::File(file.clone()), None),
             Place::Upstream => Reader::new(first, first, Source::Nothing, None),
             Place::Greeting(bytes) => Reader::of_bytes(first, end, bytes),
             Place::InFlight(seat) => {
+                let seat = seat.clone();
                 let progress = seat.flight.progress().borrow().clone();
                 if !progress.has_ended() && first > progress.written.saturating_add(FAR_AHEAD) {
                     // Its last byte is the flight's to give, like that of any other answer.

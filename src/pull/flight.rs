@@ -138,6 +138,12 @@ impl Seat {
     }
 }
 
+impl Clone for Seat {
+    fn clone(&self) -> Self {
+        Self::take(self.flight.clone())
+    }
+}
+
 impl Drop for Seat {
     fn drop(&mut self) {
         self.flight.readers.send_modify(|readers| *readers -= 1);

@@ -2,28 +2,42 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
+use super::multipart::{Multipart, Piece};
 use super::request_log::Entry;
-use crate::pull::{Chunk, PullError, Reader};
+use crate::pull::{Blob, Chunk, Pull, PullError, Reader};
 
+type Opening = Pin<Box<dyn Future<Output = Reader>>>;
 type Waiting = Pin<Box<dyn Future<Output = (Reader, Option<PullError>)>>>;
 
-/// Bytes at hand, or a blob's reader.
+/// Bytes at hand, a range of a blob, or several ranges one after the other.
 pub struct Body {
     content: Content,
+    parts: Option<Parts>,
     left: u64,
     log: Option<Entry>,
 }
 
+/// What is sent now.
 enum Content {
     Bytes(Bytes),
+    Opening(Opening),
     Reader(Reader),
     Waiting(Waiting),
     Over,
+}
+
+/// What is sent then. A range is opened when its turn comes: by then a download may have brought it, and one that
+/// has to be fetched by itself is the only one of this body.
+struct Parts {
+    pieces: Multipart,
+    pull: Arc<Pull>,
+    blob: Arc<Blob>,
 }
 
 /// The body ends early, and with it the connection. Why is in the log.
@@ -33,11 +47,17 @@ pub struct CutShort(PullError);
 
 impl Body {
     pub fn bytes(bytes: Bytes) -> Self {
-        Self { left: bytes.len() as u64, content: Content::Bytes(bytes), log: None }
+        Self { left: bytes.len() as u64, content: Content::Bytes(bytes), parts: None, log: None }
     }
 
     pub fn blob(reader: Reader, length: u64) -> Self {
-        Self { content: Content::Reader(reader), left: length, log: None }
+        Self { content: Content::Reader(reader), parts: None, left: length, log: None }
+    }
+
+    pub fn multipart(pieces: Multipart, pull: Arc<Pull>, blob: Blob) -> Self {
+        let left = pieces.length();
+        let parts = Some(Parts { pieces, pull, blob: Arc::new(blob) });
+        Self { content: Content::Over, parts, left, log: None }
     }
 
     /// Has the request's line written when the body is done with.
@@ -56,10 +76,23 @@ impl Body {
 
     fn cut(&mut self, error: PullError) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
         self.content = Content::Over;
+        self.parts = None;
         if let Some(log) = &mut self.log {
             log.cut = Some(error.to_string());
         }
         Poll::Ready(Some(Err(CutShort(error))))
+    }
+}
+
+impl Parts {
+    fn next(&mut self) -> Option<Content> {
+        Some(match self.pieces.next()? {
+            Piece::Text(text) => Content::Bytes(text),
+            Piece::Range(range) => {
+                let (pull, blob) = (self.pull.clone(), self.blob.clone());
+                Content::Opening(Box::pin(async move { pull.read(&blob, range).await }))
+            }
+        })
     }
 }
 
@@ -73,15 +106,25 @@ impl http_body::Body for Body {
     ) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
         loop {
             match std::mem::replace(&mut self.content, Content::Over) {
-                Content::Over => return Poll::Ready(None),
-                Content::Bytes(bytes) if bytes.is_empty() => return Poll::Ready(None),
+                Content::Over => match self.parts.as_mut().and_then(Parts::next) {
+                    Some(next) => self.content = next,
+                    None => return Poll::Ready(None),
+                },
+                Content::Bytes(bytes) if bytes.is_empty() => {}
                 Content::Bytes(bytes) => return self.pass(bytes),
+                Content::Opening(mut opening) => match opening.as_mut().poll(context) {
+                    Poll::Pending => {
+                        self.content = Content::Opening(opening);
+                        return Poll::Pending;
+                    }
+                    Poll::Ready(reader) => self.content = Content::Reader(reader),
+                },
                 Content::Reader(mut reader) => match reader.look() {
                     Chunk::Bytes(bytes) => {
                         self.content = Content::Reader(reader);
                         return self.pass(bytes);
                     }
-                    Chunk::End => return Poll::Ready(None),
+                    Chunk::End => {}
                     Chunk::Cut(error) => return self.cut(error),
                     Chunk::Later => self.content = Content::Waiting(Box::pin(reader.wait())),
                 },

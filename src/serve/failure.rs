@@ -6,7 +6,7 @@ use http::{HeaderMap, Response, StatusCode};
 use super::body::Body;
 use super::respond::Answer;
 use super::route::Refusal;
-use crate::oci::{Code, ErrorBody};
+use crate::oci::{Code, Digest, ErrorBody};
 
 /// An error, until it is an answer.
 pub struct Failure {
@@ -27,6 +27,11 @@ impl Failure {
             detail: serde_json::Value::Null,
             headers: HeaderMap::new(),
         }
+    }
+
+    /// An `If-Match` that names another ETag.
+    pub fn precondition(digest: &Digest) -> Self {
+        Self::new(412, Code::Unknown, format!("If-Match: what is here is {digest}"))
     }
 
     pub fn into_answer(self) -> Answer {

@@ -5,7 +5,7 @@ use http::header::{self, HeaderValue};
 use http::{HeaderMap, Response, StatusCode};
 
 use super::body::Body;
-use super::conditions::{matches_etag, set_digest};
+use super::conditions::{Outcome, set_digest};
 use super::failure::Failure;
 use super::respond::{Answer, Responder};
 use crate::oci::{Code, Image};
@@ -20,8 +20,11 @@ impl Responder {
     ) -> Result<Answer, Failure> {
         let found = self.pull.manifest(image, want).await.map_err(|error| failure(image, &error))?;
         let digest = found.record.digest;
-        // A HEAD is answered in full: containerd takes a 304 to it for the end of the pull.
-        let unchanged = want == Want::Body && matches_etag(headers, &digest);
+        let unchanged = match Outcome::of(headers, want, &digest) {
+            Outcome::Met => false,
+            Outcome::NotModified => true,
+            Outcome::Failed => return Err(Failure::precondition(&digest)),
+        };
         let length = found.bytes.len();
         let body = if unchanged { Bytes::new() } else { found.bytes };
         let mut response = Response::new(Body::bytes(body));

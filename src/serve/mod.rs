@@ -10,6 +10,7 @@ mod conditions;
 mod failure;
 mod listener;
 mod manifest;
+mod multipart;
 mod passwords;
 mod pulse;
 mod range;

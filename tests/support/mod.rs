@@ -6,6 +6,7 @@
 pub mod client;
 pub mod daemon;
 pub mod layout;
+pub mod multipart;
 pub mod process;
 pub mod registry;
 pub mod runtimes;

@@ -7,6 +7,9 @@ use bytes::Bytes;
 /// Bytes read from a file at a time.
 pub const CHUNK: usize = 128 << 10;
 
+/// So many at most are copied: a few bytes that wait to be sent, as parts of a multipart do, must not hold a buffer.
+const FEW: usize = 16 << 10;
+
 /// Buffers that a thread keeps.
 const KEPT: usize = 16;
 
@@ -33,6 +36,9 @@ impl Buffer {
     /// The first `length` bytes, to be sent.
     pub fn freeze(mut self, length: usize) -> Bytes {
         self.length = length;
+        if length <= FEW {
+            return Bytes::copy_from_slice(self.as_ref());
+        }
         Bytes::from_owner(self)
     }
 }
