@@ -12,6 +12,7 @@ use std::thread;
 use support::client::{End, get};
 use support::daemon::{Daemon, list};
 use support::layout::*;
+use support::multipart;
 use support::process::{eventually, succeed};
 use support::upstream::{Fault, Upstream};
 
@@ -152,6 +153,12 @@ fn passes_what_does_not_fit(scene: &Scene) {
         let part = scene.daemon.send(get(&scene.target).range(range)).is(206);
         assert!(part.body == layer.slice(first, length), "{range}");
     }
+    let parts = scene.daemon.send(get(&scene.target).range("bytes=50000000-50000009,-7,5-9")).is(206);
+    let parts = multipart::read(parts.header("content-type").unwrap(), &parts.body).unwrap();
+    for (part, (first, length)) in parts.iter().zip([(50_000_000, 10), (size - 7, 7), (5, 5)]) {
+        assert!(part.body == layer.slice(first, length), "{first}");
+    }
+    assert_eq!(parts.len(), 3);
     assert!(scene.daemon.get(&scene.target).is(200).body == layer.bytes());
 }
 
@@ -184,10 +191,17 @@ fn a_disk_that_fills_up_in_the_middle_of_a_layer_is_invisible() {
 fn a_file_system_that_turns_read_only_is_invisible() {
     needs!("mkfs.ext4", "mount");
     let scene = on(EXT4, "loop,errors=remount-ro", 40 * MIB);
+    let mut ahead = None;
     scene.pulled_through(false, |scene| {
+        get(&scene.target).open(scene.daemon.addr).read_to(15 * MIB);
+        // waits for bytes that the disk will never have
+        let from = format!("bytes={}-", 22 * MIB);
+        ahead = Some(get(&scene.target).range(&from).open(scene.daemon.addr));
         let trigger = format!("/sys/fs/ext4/{}/trigger_fs_error", scene.disk.device());
         std::fs::write(trigger, "a test").unwrap();
     });
+    let ahead = ahead.unwrap().whole().is(206);
+    assert!(ahead.body == scene.layer().slice(22 * MIB, 18 * MIB));
     assert_eq!(scene.count("the disk is read-only"), 1, "{}", scene.daemon.log());
     // What is new passes too.
     assert!(scene.daemon.get("/v2/library/small/manifests/1?ns=docker.io").is(200).end == End::Whole);

@@ -77,7 +77,7 @@ impl Reader {
                 Err(mpsc::error::TryRecvError::Disconnected) => Chunk::Cut(PullError::Lost),
             };
         }
-        // What a relay sent is not in the file.
+        // What a relay sent is not in the file, nor is what is before a range that the flight did not reach.
         let in_order = matches!(self.source, Source::Flight(_));
         let (file, readable) = match &mut self.source {
             Source::File(file) => (&*file, self.end),
@@ -96,7 +96,8 @@ impl Reader {
                 match (seat.flight.file(), &progress.state) {
                     (Some(file), _) if readable > self.offset => (file, readable),
                     (_, State::Failed(PullError::Store(_))) if self.detour.is_some() => {
-                        let sent = seat.flight.file().filter(|_| in_order).cloned();
+                        let sent = in_order && progress.written >= self.offset;
+                        let sent = seat.flight.file().filter(|_| sent).cloned();
                         drop(progress);
                         let passage = |detour: &Detour| detour.start(self.offset, self.end, sent);
                         if let Some(passage) = self.detour.as_ref().map(passage) {
