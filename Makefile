@@ -4,8 +4,9 @@ PREFIX ?= /usr
 DESTDIR ?=
 PORT ?= 8080
 CARGO ?= cargo
+FUZZ_SECONDS ?= 60
 
-.PHONY: server run test bench lint install clean
+.PHONY: server run test bench fuzz lint install clean
 
 server:
 	$(CARGO) build --release --locked
@@ -24,6 +25,9 @@ bench:
 	command -v nginx >/dev/null || apt-get install -y --no-install-recommends nginx-light
 	$(CARGO) bench --locked --bench pulls
 
+fuzz:
+	CARGO=$(CARGO) fuzz/run $(FUZZ_SECONDS)
+
 lint:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
@@ -41,4 +45,4 @@ install:
 
 clean:
 	$(CARGO) clean
-	rm -rf bin run
+	rm -rf bin run fuzz/target

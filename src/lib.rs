@@ -31,3 +31,12 @@ pub mod pull;
 pub mod serve;
 pub mod store;
 pub mod upstream;
+
+/// Pure functions of the rooms, for `fuzz/` and the test that goes through its corpora; for nobody else.
+#[doc(hidden)]
+pub mod fuzzing {
+    pub use crate::serve::multipart::{Multipart, Piece};
+    pub use crate::serve::range::{MOST, Ranges, Selection};
+    pub use crate::serve::route::{Endpoint, Refusal, Route, Rules, route};
+    pub use crate::upstream::challenge::parse as challenges;
+}

@@ -10,13 +10,13 @@ mod conditions;
 mod failure;
 mod listener;
 mod manifest;
-mod multipart;
+pub(crate) mod multipart;
 mod passwords;
 mod pulse;
-mod range;
+pub(crate) mod range;
 mod request_log;
 mod respond;
-mod route;
+pub(crate) mod route;
 mod server;
 mod socket;
 

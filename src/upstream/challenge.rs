@@ -4,17 +4,17 @@ use std::fmt;
 
 /// One challenge: a scheme and its parameters, the parameters' names in lower case.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Challenge {
-    pub(super) scheme: String,
-    pub(super) parameters: Vec<(String, String)>,
+pub struct Challenge {
+    pub scheme: String,
+    pub parameters: Vec<(String, String)>,
 }
 
 impl Challenge {
-    pub(super) fn is(&self, scheme: &str) -> bool {
+    pub fn is(&self, scheme: &str) -> bool {
         self.scheme.eq_ignore_ascii_case(scheme)
     }
 
-    pub(super) fn parameter(&self, name: &str) -> Option<&str> {
+    pub fn parameter(&self, name: &str) -> Option<&str> {
         self.parameters.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 }
@@ -32,7 +32,7 @@ impl fmt::Display for Challenge {
 
 /// The challenges of one header line. What makes no sense is skipped up to the next comma: a registry that
 /// writes sloppily is still understood where it can be.
-pub(super) fn parse(line: &str) -> Vec<Challenge> {
+pub fn parse(line: &str) -> Vec<Challenge> {
     let mut challenges: Vec<Challenge> = Vec::new();
     let mut rest = Rest(line);
     loop {

@@ -8,7 +8,7 @@
 //! lock is held across an await; what goes into an error or the log holds no secret and no signed address.
 
 mod address;
-mod challenge;
+pub(crate) mod challenge;
 mod download;
 mod error;
 mod registry;

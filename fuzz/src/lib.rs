@@ -1,0 +1,3 @@
+//! What is fuzzed, one file a target. `tests/corpora.rs` runs the same over the corpora.
+
+pub mod targets;
