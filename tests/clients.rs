@@ -1,9 +1,14 @@
 //! The clients themselves: through us with the upstream there, without it, and after a restart of ours.
 
+#![allow(clippy::unwrap_used)] // A test may panic.
+
 mod support;
 
-use support::daemon::Daemon;
+use support::daemon::{Daemon, list};
 use support::layout::*;
+use support::process::eventually;
+use support::recorder::Recorder;
+use support::registry::Registry;
 use support::runtimes::{Containerd, Dockerd, Podman, Skopeo};
 use support::upstream::Upstream;
 
@@ -80,6 +85,30 @@ fn podman_pulls_by_path_and_by_mirror() {
             podman.pull(&reference(n));
         }
     });
+}
+
+#[test]
+fn podman_pulls_parts_of_a_zstd_chunked_layer() {
+    needs!("podman", "skopeo", "docker-registry");
+    let files: Vec<_> = (0..1000).map(|n| (format!("file-{n}"), Blob::random(n, 10_000).bytes())).collect();
+    let entries: Vec<_> = files.iter().map(|(name, bytes)| (&**name, &**bytes, 0o644)).collect();
+    let mut registry = Registry::plain();
+    let image = Image::new(vec![Layer::uncompressed(&entries)]);
+    Skopeo::new().push(&image, &format!("{}/team/app:chunked", registry.addr), "zstd:chunked");
+    let daemon = Daemon::configured(&registry.entry("docker.io"));
+    for round in ["not cached", "cached"] {
+        let recorder = Recorder::of(daemon.addr);
+        let podman = Podman::partial(recorder.addr);
+        podman.pull(&format!("{}/docker.io/team/app:chunked", recorder.addr));
+        let most = recorder.ranges().iter().map(|range| range.split(',').count()).max();
+        assert!(most > Some(500), "{round}: {:?}", recorder.ranges());
+        for (name, bytes) in &files {
+            assert!(std::fs::read(podman.files().join(name)).unwrap() == *bytes, "{round}: {name}");
+        }
+        eventually("the layer and the config are kept", || list(&daemon.images().join("blobs")).len() == 2);
+        registry.stop();
+    }
+    daemon.proven();
 }
 
 #[test]

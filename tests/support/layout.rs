@@ -186,6 +186,19 @@ impl Layer {
     }
 
     pub fn of_files(files: &[(&str, &[u8], u32)]) -> Self {
+        let tar = Self::tar(files);
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+        gzip.write_all(&tar).unwrap();
+        Self { diff_id: sha256(&tar), blob: Blob::new(gzip.finish().unwrap()) }
+    }
+
+    /// For a client to compress.
+    pub fn uncompressed(files: &[(&str, &[u8], u32)]) -> Self {
+        let tar = Self::tar(files);
+        Self { diff_id: sha256(&tar), blob: Blob::new(tar) }
+    }
+
+    fn tar(files: &[(&str, &[u8], u32)]) -> Vec<u8> {
         let mut tar = tar::Builder::new(Vec::new());
         for (path, bytes, mode) in files {
             let mut header = tar::Header::new_gnu();
@@ -194,10 +207,7 @@ impl Layer {
             header.set_cksum();
             tar.append_data(&mut header, path, *bytes).unwrap();
         }
-        let tar = tar.into_inner().unwrap();
-        let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
-        gzip.write_all(&tar).unwrap();
-        Self { diff_id: sha256(&tar), blob: Blob::new(gzip.finish().unwrap()) }
+        tar.into_inner().unwrap()
     }
 
     /// A gzip tar of one incompressible file of `size` bytes.

@@ -8,6 +8,7 @@ pub mod daemon;
 pub mod layout;
 pub mod multipart;
 pub mod process;
+pub mod recorder;
 pub mod registry;
 pub mod runtimes;
 pub mod skip;

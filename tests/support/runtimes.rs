@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
+use super::layout::Image;
 use super::process::{Process, eventually, limited, run, succeed, tied};
 
 pub struct Containerd {
@@ -130,6 +131,27 @@ impl Podman {
         Self { dir, configuration: Some(configuration.to_owned()) }
     }
 
+    /// Fetches only the files that it has not got of a layer in the format zstd:chunked.
+    pub fn partial(addr: SocketAddr) -> Self {
+        let podman = Self::new(addr, &[]);
+        let path = podman.dir.path();
+        let config = format!(
+            "[storage]\ndriver = \"overlay\"\ngraphroot = \"{0}/root\"\nrunroot = \"{0}/run\"\n\
+             [storage.options]\npull_options = {{enable_partial_images = \"true\"}}\n",
+            path.display()
+        );
+        std::fs::write(path.join("storage.conf"), config).unwrap();
+        podman
+    }
+
+    /// Where the files of an image of one layer are.
+    pub fn files(&self) -> PathBuf {
+        let mut layers = std::fs::read_dir(self.dir.path().join("root/overlay")).unwrap();
+        layers
+            .find_map(|layer| Some(layer.unwrap().path().join("diff")).filter(|diff| diff.is_dir()))
+            .unwrap()
+    }
+
     fn podman(&self) -> Command {
         let path = self.dir.path();
         let mut command = limited(if self.configuration.is_some() { "unshare" } else { "podman" });
@@ -147,10 +169,15 @@ impl Podman {
                 command.env("CONTAINERS_REGISTRIES_CONF", path.join("registries.conf"));
             }
         }
-        for (option, folder) in [("--root", "root"), ("--runroot", "run"), ("--tmpdir", "tmp")] {
-            command.arg(option).arg(path.join(folder));
+        let storage = path.join("storage.conf");
+        if storage.exists() {
+            command.env("CONTAINERS_STORAGE_CONF", storage);
+        } else {
+            command.arg("--root").arg(path.join("root")).arg("--runroot").arg(path.join("run"));
+            command.args(["--storage-driver", "vfs"]);
         }
-        command.args(["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--events-backend", "none"]);
+        command.arg("--tmpdir").arg(path.join("tmp"));
+        command.args(["--cgroup-manager", "cgroupfs", "--events-backend", "none"]);
         command
     }
 
@@ -197,6 +224,21 @@ impl Skopeo {
         let mut command = self.skopeo();
         command.args(["inspect", "--tls-verify=false", "--no-tags", &format!("docker://{reference}")]);
         serde_json::from_str(&succeed(command)).unwrap()
+    }
+
+    /// Pushes to a registry without TLS, the layers compressed in this format.
+    pub fn push(&self, image: &Image, to: &str, format: &str) {
+        let from = self.dir.path().join("image");
+        std::fs::create_dir_all(&from).unwrap();
+        std::fs::write(from.join("version"), "Directory Transport Version: 1.1\n").unwrap();
+        std::fs::write(from.join("manifest.json"), &*image.manifest.bytes).unwrap();
+        for blob in image.blobs() {
+            std::fs::write(from.join(blob.hex()), blob.bytes()).unwrap();
+        }
+        let mut command = self.skopeo();
+        command.args(["copy", "--dest-tls-verify=false", "--dest-compress-format", format]);
+        command.args([format!("dir:{}", from.display()), format!("docker://{to}")]);
+        succeed(command);
     }
 
     /// Copies to a folder, which holds each blob under its hex and the manifest as `manifest.json`.
