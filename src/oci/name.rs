@@ -93,6 +93,9 @@ fn is_port(text: &str) -> bool {
     })
 }
 
+/// Characters of a repository.
+const LONGEST: usize = 255;
+
 /// A repository of any depth: `library/busybox`. At most 255 characters, and safe as a path.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Repository(Arc<str>);
@@ -107,7 +110,7 @@ impl FromStr for Repository {
     type Err = InvalidName;
 
     fn from_str(text: &str) -> Result<Self, InvalidName> {
-        if text.len() <= 255 && text.split('/').all(is_component) {
+        if text.len() <= LONGEST && text.split('/').all(is_component) {
             Ok(Self(Arc::from(text)))
         } else {
             Err(InvalidName::new(
@@ -202,13 +205,15 @@ pub struct Name {
 }
 
 impl Name {
-    /// Puts the two together; `docker.io/hello-world` means `docker.io/library/hello-world`.
+    /// Puts the two together; `docker.io/hello-world` means `docker.io/library/hello-world`. Nothing is meant by a
+    /// name that would become too long for a repository.
     pub fn new(registry: Registry, repository: Repository) -> Self {
-        let repository = if registry.is_docker() && !repository.as_str().contains('/') {
-            Repository(Arc::from(format!("library/{repository}")))
-        } else {
-            repository
+        let official = |repository: &Repository| {
+            let short = registry.is_docker() && !repository.as_str().contains('/');
+            let full = short.then(|| format!("library/{repository}"))?;
+            (full.len() <= LONGEST).then(|| Repository(Arc::from(full)))
         };
+        let repository = official(&repository).unwrap_or(repository);
         Self { registry, repository }
     }
 }
@@ -353,6 +358,17 @@ mod tests {
             (format!("quay.io/a/b:1@sha256:{hex}"), format!("quay.io/a/b@sha256:{hex}")),
         ] {
             assert_eq!(typed.parse::<Image>().unwrap().to_string(), meant);
+        }
+    }
+
+    #[test]
+    fn a_name_of_docker_io_never_becomes_too_long() {
+        for length in [247, 248, 255] {
+            let short = "a".repeat(length);
+            let name = Name::new("docker.io".parse().unwrap(), short.parse().unwrap());
+            let library = if length == 247 { "library/" } else { "" };
+            assert_eq!(name.repository.as_str(), format!("{library}{short}"));
+            assert_eq!(format!("{name}:1").parse::<Image>().unwrap().name, name);
         }
     }
 
