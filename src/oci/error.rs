@@ -10,6 +10,9 @@ pub enum Code {
     ManifestInvalid,
     ManifestUnknown,
     NameInvalid,
+    NameUnknown,
+    /// Not of OCI's list, but what registries have always answered to a bad `n`.
+    PaginationNumberInvalid,
     SizeInvalid,
     TagInvalid,
     Unauthorized,
@@ -28,6 +31,8 @@ impl Code {
             Self::ManifestInvalid => "MANIFEST_INVALID",
             Self::ManifestUnknown => "MANIFEST_UNKNOWN",
             Self::NameInvalid => "NAME_INVALID",
+            Self::NameUnknown => "NAME_UNKNOWN",
+            Self::PaginationNumberInvalid => "PAGINATION_NUMBER_INVALID",
             Self::SizeInvalid => "SIZE_INVALID",
             Self::TagInvalid => "TAG_INVALID",
             Self::Unauthorized => "UNAUTHORIZED",
