@@ -142,7 +142,9 @@ mod tests {
         let list = Referrers::parse(TWO.as_bytes()).unwrap();
         let index = std::str::from_utf8(list.index()).unwrap();
         assert!(
-            index.ends_with(r#":[{"digest": "sha256:aa", "size": 1e0, "artifactType":"a/b"},{"digest":"sha256:bb"}]}"#),
+            index.ends_with(
+                r#":[{"digest": "sha256:aa", "size": 1e0, "artifactType":"a/b"},{"digest":"sha256:bb"}]}"#
+            ),
             "{index}"
         );
         assert_eq!(Referrers::parse(list.index()).unwrap(), list);

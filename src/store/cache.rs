@@ -14,12 +14,13 @@ use quick_cache::sync::Cache;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 
 use super::layout::Layout;
+use super::list::{InMemory, in_memory};
 use super::partial::{Partial, Verified, remove};
 use super::publish::{Change, Pending, Publisher, Work, lock};
 use super::touch::Touches;
 use super::trouble::{Disk, TRY_EVERY, Trouble};
 use super::{OpenError, Record, SMALL, StoreError, open};
-use crate::oci::{Digest, Image, Reference};
+use crate::oci::{Digest, Image, Name, Reference, Referrers, Subject, TagList};
 
 /// Memory for manifests that are asked for often, in bytes.
 const MANIFEST_MEMORY: u64 = 8 << 20;
@@ -29,14 +30,16 @@ const REFERENCES: usize = 16_384;
 
 /// A cache in a folder, opened for writing.
 pub struct Store {
-    layout: Layout,
+    pub(super) layout: Layout,
     id: String,
     boot: Arc<str>,
     number: Arc<AtomicU64>,
     manifests: Cache<Digest, Bytes, ByLength>,
     references: Cache<Image, Arc<Record>>,
-    pending: Arc<Pending>,
-    publisher: Publisher,
+    pub(super) tag_lists: InMemory<Name, TagList>,
+    pub(super) referrers: InMemory<Subject, Referrers>,
+    pub(super) pending: Arc<Pending>,
+    pub(super) publisher: Publisher,
     touches: Touches,
     disk: Arc<Disk>,
     _lock: Flock<File>,
@@ -71,6 +74,8 @@ impl Store {
             number,
             manifests: Cache::with_weighter(2048, MANIFEST_MEMORY, ByLength),
             references: Cache::new(REFERENCES),
+            tag_lists: in_memory(),
+            referrers: in_memory(),
             pending,
             publisher,
             touches: Touches::default(),
@@ -259,7 +264,7 @@ impl Store {
 }
 
 /// Runs what blocks where that is allowed; none when the runtime is going down.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     tokio::task::spawn_blocking(work).await.ok()
 }
 

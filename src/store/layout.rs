@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::oci::{Digest, Image, Name, Reference};
+use crate::oci::{Digest, Image, Name, Reference, Subject};
 
 #[derive(Clone, Debug)]
 pub struct Layout {
@@ -68,10 +68,21 @@ impl Layout {
     }
 
     pub fn reference(&self, image: &Image) -> PathBuf {
-        let repository = self.repository(&image.name);
         match &image.reference {
-            Reference::Tag(tag) => repository.join("_tags").join(tag.as_str()),
-            Reference::Digest(digest) => repository.join("_manifests").join(digest.hex()),
+            Reference::Tag(tag) => self.tags(&image.name).join(tag.as_str()),
+            Reference::Digest(digest) => self.repository(&image.name).join("_manifests").join(digest.hex()),
         }
+    }
+
+    pub fn tags(&self, name: &Name) -> PathBuf {
+        self.repository(name).join("_tags")
+    }
+
+    pub fn tag_list(&self, name: &Name) -> PathBuf {
+        self.repository(name).join("_tags.json")
+    }
+
+    pub fn referrers(&self, subject: &Subject) -> PathBuf {
+        self.repository(&subject.name).join("_referrers").join(subject.digest.hex())
     }
 }

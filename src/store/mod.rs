@@ -10,7 +10,9 @@
 //! ├── img/<hex>                             a manifest's or index's bytes as upstream sent them; same promises
 //! ├── refs/<registry>/<repository>/
 //! │   ├── _tags/<tag>                       digest, mediaType, size, fetched, checked
-//! │   └── _manifests/<hex>                  mediaType, size, fetched, asked
+//! │   ├── _manifests/<hex>                  mediaType, size, fetched, asked
+//! │   ├── _tags.json                        checked, list: upstream's tags, in its order
+//! │   └── _referrers/<hex>                  checked, list: upstream's unfiltered index of what refers to a manifest
 //! ├── partial/<hex>, partial/<hex>.json     a download under way or to be resumed, and what is known of it
 //! └── lock                                  flock; holds the pid of the process that writes
 //! ```
@@ -18,13 +20,15 @@
 //! What it promises:
 //! - a name under `blobs/` or `img/` appears by a rename of a file that was verified and synced, and the folder is
 //!   synced before a reference to it appears: after a crash, what is there is whole;
-//! - a reference to bytes that are gone is a miss, a reference that cannot be read is a miss;
+//! - a reference to bytes that are gone is a miss, a reference or list that cannot be read is a miss;
+//! - a list has at most 200,000 entries in 16 MiB;
 //! - only [`Partial::finish`] makes a [`Verified`], and only that can be published;
 //! - publishing is written behind ([`publish`]): what waits there is already found by every read.
 
 mod cache;
 mod error;
 mod layout;
+mod list;
 mod open;
 mod partial;
 mod publish;
@@ -36,6 +40,7 @@ mod trouble;
 
 pub use cache::Store;
 pub use error::{OpenError, StoreError};
+pub use list::Kept;
 pub use partial::{Partial, Verified, Wrong};
 pub use record::Record;
 pub use trouble::{Trouble, TroubleKind};

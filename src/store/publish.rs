@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
+use std::hash::Hash;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -19,8 +20,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use super::layout::Layout;
 use super::partial::{self, Verified};
 use super::trouble::Disk;
-use super::{Record, StoreError};
-use crate::oci::{Digest, Image};
+use super::{Kept, Record, StoreError};
+use crate::oci::{Digest, Image, Name, Referrers, Subject, TagList};
 
 /// Weight of what may wait; an open file or 64 KiB of a manifest weigh 1.
 const BACKLOG: usize = 1024;
@@ -31,11 +32,37 @@ const SYNCFS_FROM: usize = 64;
 /// Threads that sync the files of a smaller batch.
 const SYNC_THREADS: usize = 8;
 
-/// A reference that changes.
-#[derive(Clone)]
-pub enum Change {
-    Put(Arc<Record>),
+/// A file under `refs/` that changes.
+pub enum Change<T> {
+    Put(Arc<T>),
     Remove,
+}
+
+impl<T> Clone for Change<T> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Put(new) => Self::Put(new.clone()),
+            Self::Remove => Self::Remove,
+        }
+    }
+}
+
+impl<T> Change<T> {
+    /// What is about to be there; none when it is about to be gone.
+    pub fn put(&self) -> Option<Arc<T>> {
+        match self {
+            Self::Put(new) => Some(new.clone()),
+            Self::Remove => None,
+        }
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Put(one), Self::Put(other)) => Arc::ptr_eq(one, other),
+            (Self::Remove, Self::Remove) => true,
+            _ => false,
+        }
+    }
 }
 
 /// One thing to be made durable.
@@ -43,15 +70,37 @@ pub enum Change {
 pub enum Work {
     Blob(Arc<Verified>),
     Manifest(Digest, Bytes),
-    Reference(Image, Change),
+    Reference(Image, Change<Record>),
+    TagList(Name, Change<Kept<TagList>>),
+    Referrers(Subject, Change<Kept<Referrers>>),
 }
 
 impl Work {
     fn weight(&self) -> usize {
-        match self {
-            Self::Manifest(_, bytes) => 1 + bytes.len() / (64 << 10),
-            Self::Blob(_) | Self::Reference(..) => 1,
-        }
+        let bytes = match self {
+            Self::Manifest(_, bytes) => bytes.len(),
+            Self::TagList(_, Change::Put(kept)) => kept.list.as_str().len(),
+            Self::Referrers(_, Change::Put(kept)) => kept.list.index().len(),
+            Self::Blob(_) | Self::Reference(..) | Self::TagList(..) | Self::Referrers(..) => 0,
+        };
+        1 + bytes / (64 << 10)
+    }
+
+    /// The file under `refs/`, if it is one, and what shall be in it; none for a file that shall go.
+    fn small_file(&self, layout: &Layout) -> Option<(PathBuf, serde_json::Result<Option<Vec<u8>>>)> {
+        Some(match self {
+            Self::Blob(_) | Self::Manifest(..) => return None,
+            Self::Reference(image, change) => {
+                let json = change.put().map(|record| record.to_json(&image.reference)).transpose();
+                (layout.reference(image), json)
+            }
+            Self::TagList(name, change) => {
+                (layout.tag_list(name), Ok(change.put().map(|kept| kept.to_json())))
+            }
+            Self::Referrers(subject, change) => {
+                (layout.referrers(subject), Ok(change.put().map(|kept| kept.to_json())))
+            }
+        })
     }
 }
 
@@ -60,7 +109,9 @@ impl Work {
 pub struct Pending {
     pub blobs: Mutex<HashMap<Digest, Arc<Verified>>>,
     pub manifests: Mutex<HashMap<Digest, Bytes>>,
-    pub references: Mutex<HashMap<Image, Change>>,
+    pub references: Mutex<HashMap<Image, Change<Record>>>,
+    pub tag_lists: Mutex<HashMap<Name, Change<Kept<TagList>>>>,
+    pub referrers: Mutex<HashMap<Subject, Change<Kept<Referrers>>>>,
 }
 
 /// Locks a map whose users cannot leave it half-changed, whatever panicked.
@@ -75,10 +126,7 @@ impl Pending {
 
     /// What a name is about to be; the inner none is one that is about to be gone.
     pub fn reference(&self, image: &Image) -> Option<Option<Arc<Record>>> {
-        match lock(&self.references).get(image)? {
-            Change::Put(record) => Some(Some(record.clone())),
-            Change::Remove => Some(None),
-        }
+        lock(&self.references).get(image).map(Change::put)
     }
 
     fn add(&self, work: &Work) {
@@ -92,6 +140,12 @@ impl Pending {
             Work::Reference(image, change) => {
                 lock(&self.references).insert(image.clone(), change.clone());
             }
+            Work::TagList(name, change) => {
+                lock(&self.tag_lists).insert(name.clone(), change.clone());
+            }
+            Work::Referrers(subject, change) => {
+                lock(&self.referrers).insert(subject.clone(), change.clone());
+            }
         }
     }
 
@@ -104,18 +158,17 @@ impl Pending {
             Work::Manifest(digest, _) => {
                 lock(&self.manifests).remove(digest);
             }
-            Work::Reference(image, change) => {
-                let mut references = lock(&self.references);
-                let same = match (references.get(image), change) {
-                    (Some(Change::Put(waiting)), Change::Put(done)) => Arc::ptr_eq(waiting, done),
-                    (Some(Change::Remove), Change::Remove) => true,
-                    _ => false,
-                };
-                if same {
-                    references.remove(image);
-                }
-            }
+            Work::Reference(image, change) => take_out(&self.references, image, change),
+            Work::TagList(name, change) => take_out(&self.tag_lists, name, change),
+            Work::Referrers(subject, change) => take_out(&self.referrers, subject, change),
         }
+    }
+}
+
+fn take_out<K: Eq + Hash, T>(waiting: &Mutex<HashMap<K, Change<T>>>, key: &K, done: &Change<T>) {
+    let mut waiting = lock(waiting);
+    if waiting.get(key).is_some_and(|last| last.is(done)) {
+        waiting.remove(key);
     }
 }
 
@@ -233,7 +286,7 @@ impl Writer {
                 Work::Manifest(digest, bytes) => {
                     contents.extend(self.write_new(bytes, self.layout.manifest(digest)));
                 }
-                Work::Reference(..) => {}
+                Work::Reference(..) | Work::TagList(..) | Work::Referrers(..) => {}
             }
         }
         let files: Vec<&File> = contents.iter().map(|one| &*one.file).collect();
@@ -250,19 +303,16 @@ impl Writer {
         let mut seen = HashSet::new();
         let mut references = Vec::new();
         for work in works.iter().rev() {
-            let Work::Reference(image, change) = work else {
+            let Some((path, content)) = work.small_file(&self.layout) else {
                 continue;
             };
-            if !seen.insert(image) {
+            if !seen.insert(path.clone()) {
                 continue;
             }
-            let path = self.layout.reference(image);
-            match change {
-                Change::Put(record) => match record.to_json(&image.reference) {
-                    Ok(json) => references.extend(self.write_new(&json, path)),
-                    Err(error) => tracing::error!(%image, %error, "cannot write a reference"),
-                },
-                Change::Remove => match fs::remove_file(&path) {
+            match content {
+                Err(error) => tracing::error!(path = %path.display(), %error, "cannot write a reference"),
+                Ok(Some(json)) => references.extend(self.write_new(&json, path)),
+                Ok(None) => match fs::remove_file(&path) {
                     Err(error) if error.kind() != ErrorKind::NotFound => {
                         self.report(&StoreError::on("remove", &path)(error));
                     }

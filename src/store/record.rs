@@ -48,6 +48,11 @@ struct ManifestFile {
     asked: bool,
 }
 
+/// Time since then; zero when the clock was set back.
+pub fn age(since: Timestamp) -> Duration {
+    Duration::try_from(Timestamp::now().duration_since(since)).unwrap_or(Duration::ZERO)
+}
+
 impl Record {
     /// One that has just come from upstream.
     pub fn fetched_now(digest: Digest, media_type: MediaType, size: u64, asked: bool) -> Self {
@@ -78,9 +83,9 @@ impl Record {
         }
     }
 
-    /// Time since upstream last confirmed it; zero when the clock was set back.
+    /// Time since upstream last confirmed it.
     pub fn age(&self) -> Duration {
-        Duration::try_from(Timestamp::now().duration_since(self.checked)).unwrap_or(Duration::ZERO)
+        age(self.checked)
     }
 
     pub(super) fn to_json(&self, reference: &Reference) -> serde_json::Result<Vec<u8>> {

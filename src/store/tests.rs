@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::*;
-use crate::oci::{Algorithm, Digest, Image, MediaType, Name};
+use crate::oci::{Algorithm, Digest, Image, MediaType, Name, Referrers, Subject, TagList};
 
 fn name() -> Name {
     Name::new("quay.io".parse().unwrap(), "a/b".parse().unwrap())
@@ -173,6 +173,86 @@ async fn a_reference_that_cannot_be_read_is_a_miss() {
     fs::create_dir_all(&tags).unwrap();
     fs::write(tags.join("v1"), b"{ half").unwrap();
     assert!(store.reference(&image("v1")).is_none());
+}
+
+fn tags(tags: &[&str]) -> Arc<Kept<TagList>> {
+    Arc::new(Kept::now(TagList::of(tags.iter().map(|tag| tag.parse().unwrap())).unwrap()))
+}
+
+#[tokio::test]
+async fn lists_are_found_before_and_after_they_are_durable_and_can_be_forgotten() {
+    let folder = tempfile::tempdir().unwrap();
+    let subject = Subject { name: name(), digest: digest(b"x") };
+    let signed = Referrers::parse(br#"{"manifests":[{"digest":"sha256:y"}]}"#).unwrap();
+    {
+        let store = Store::open(folder.path()).unwrap();
+        assert!(store.tag_list(&name()).await.is_none() && store.referrers(&subject).await.is_none());
+        store.publish_tag_list(&name(), tags(&["z", "a"])).await;
+        store.publish_referrers(&subject, Arc::new(Kept::now(signed.clone()))).await;
+        assert_eq!(store.tag_list(&name()).await.unwrap().list.as_str(), r#""z","a""#);
+    }
+    let repository = folder.path().join("refs/quay.io/a/b");
+    let json = |file: &str| -> serde_json::Value {
+        serde_json::from_slice(&fs::read(repository.join(file)).unwrap()).unwrap()
+    };
+    assert_eq!(json("_tags.json")["list"], serde_json::json!(["z", "a"]));
+    assert!(json("_tags.json")["checked"].is_string());
+    assert!(json(&format!("_referrers/{}", subject.digest.hex()))["list"]["manifests"].is_array());
+    {
+        let store = Store::open(folder.path()).unwrap();
+        let kept = store.tag_list(&name()).await.unwrap();
+        assert_eq!(kept.list, tags(&["z", "a"]).list);
+        assert_eq!(store.referrers(&subject).await.unwrap().list, signed);
+        store.forget_tag_list(&name()).await;
+        assert!(store.tag_list(&name()).await.is_none());
+    }
+    assert!(!repository.join("_tags.json").exists());
+}
+
+#[tokio::test]
+async fn a_list_that_cannot_be_read_is_a_miss() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let repository = folder.path().join("refs/quay.io/a/b");
+    fs::create_dir_all(&repository).unwrap();
+    let now = r#""checked":"2026-01-01T00:00:00Z""#;
+    for text in
+        ["", "{ half", &format!("{{{now}}}"), &format!(r#"{{{now},"list":5}}"#), r#"{"checked":5,"list":[]}"#]
+    {
+        fs::write(repository.join("_tags.json"), text).unwrap();
+        assert!(store.tag_list(&name()).await.is_none(), "{text}");
+    }
+    fs::write(repository.join("_tags.json"), format!(r#"{{"list" : [ "a" ],{now}}}"#)).unwrap();
+    assert_eq!(store.tag_list(&name()).await.unwrap().list.as_str(), r#""a""#);
+}
+
+#[tokio::test]
+async fn the_longest_list_is_found_in_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let longest = TagList::of((0..125_000).map(|n| format!("{n:0>128}").parse().unwrap())).unwrap();
+    let kept = Arc::new(Kept::now(longest));
+    store.publish_tag_list(&name(), kept.clone()).await;
+    store.close();
+    assert!(Arc::ptr_eq(&store.tag_list(&name()).await.unwrap(), &kept));
+}
+
+#[tokio::test]
+async fn held_tags_are_those_on_disk_and_those_on_their_way() {
+    let folder = tempfile::tempdir().unwrap();
+    let bytes = Bytes::from_static(b"{}");
+    let store = Store::open(folder.path()).unwrap();
+    let by_digest = image(&digest(&bytes).to_string());
+    let other = Image { name: Name::new("quay.io".parse().unwrap(), "a/c".parse().unwrap()), ..image("v9") };
+    let names = [image("v2"), image("v1"), image("gone"), by_digest, other];
+    store.publish_manifest(bytes.clone(), names.map(|name| (name, record(&bytes))).to_vec()).await;
+    store.forget(&image("gone")).await;
+    let held =
+        || async { store.held_tags(&name()).await.iter().map(ToString::to_string).collect::<Vec<_>>() };
+    assert_eq!(held().await, ["v1", "v2"]);
+    store.close();
+    fs::write(folder.path().join("refs/quay.io/a/b/_tags/.swp"), b"").unwrap();
+    assert_eq!(held().await, ["v1", "v2"]);
 }
 
 #[tokio::test]

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::field::Rest;
+
 /// One challenge: a scheme and its parameters, the parameters' names in lower case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Challenge {
@@ -46,7 +48,7 @@ pub fn parse(line: &str) -> Vec<Challenge> {
             rest.skip_to_comma();
         } else if rest.take('=') && !rest.0.starts_with('=') {
             rest.skip(|c| c.is_ascii_whitespace());
-            let value = rest.value();
+            let value = rest.value(&[',']);
             if let Some(challenge) = challenges.last_mut() {
                 challenge.parameters.push((word.to_ascii_lowercase(), value));
             }
@@ -58,68 +60,6 @@ pub fn parse(line: &str) -> Vec<Challenge> {
             }
         }
     }
-}
-
-/// What is left to be read.
-struct Rest<'a>(&'a str);
-
-impl<'a> Rest<'a> {
-    fn skip(&mut self, what: impl Fn(char) -> bool) -> bool {
-        let trimmed = self.0.trim_start_matches(what);
-        let skipped = trimmed.len() < self.0.len();
-        self.0 = trimmed;
-        skipped
-    }
-
-    fn take(&mut self, c: char) -> bool {
-        let stripped = self.0.strip_prefix(c);
-        self.0 = stripped.unwrap_or(self.0);
-        stripped.is_some()
-    }
-
-    fn token(&mut self) -> &'a str {
-        let end = self.0.find(|c| !is_token(c)).unwrap_or(self.0.len());
-        let (token, rest) = self.0.split_at(end);
-        self.0 = rest;
-        token
-    }
-
-    /// A quoted string, or what stands there up to a comma or space.
-    fn value(&mut self) -> String {
-        if !self.take('"') {
-            let end = self.0.find(|c: char| c == ',' || c.is_ascii_whitespace()).unwrap_or(self.0.len());
-            let (value, rest) = self.0.split_at(end);
-            self.0 = rest;
-            return value.to_owned();
-        }
-        let mut value = String::new();
-        let mut chars = self.0.chars();
-        while let Some(c) = chars.next() {
-            match c {
-                '"' => break,
-                '\\' => value.extend(chars.next()),
-                c => value.push(c),
-            }
-        }
-        self.0 = chars.as_str();
-        value
-    }
-
-    fn is_at_parameter(&self) -> bool {
-        let mut ahead = Rest(self.0);
-        let name = ahead.token();
-        ahead.skip(|c| c.is_ascii_whitespace());
-        !name.is_empty() && ahead.take('=') && !matches!(ahead.0.chars().next(), None | Some('=' | ','))
-    }
-
-    fn skip_to_comma(&mut self) {
-        let end = self.0.find(',').unwrap_or(self.0.len());
-        self.0 = &self.0[end..];
-    }
-}
-
-fn is_token(c: char) -> bool {
-    c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c)
 }
 
 #[cfg(test)]

@@ -11,6 +11,10 @@ mod address;
 pub(crate) mod challenge;
 mod download;
 mod error;
+mod field;
+#[doc(hidden)] // for those who feed it nonsense
+pub mod link;
+mod pages;
 mod registry;
 mod retry;
 mod session;
@@ -30,6 +34,7 @@ use quick_cache::sync::Cache;
 
 pub use download::Download;
 pub use error::{UpstreamError, UpstreamsError};
+pub use pages::Pages;
 pub use registry::{FetchedManifest, Head, Upstream};
 
 use crate::config::{Credentials, RegistryPattern, Scheme, Settings, Unlisted};

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 
 use super::download::{Download, Wanted};
 use super::error::UpstreamError;
+use super::pages::Pages;
 use super::retry::{Again, Attempts, Failure};
 use super::session::Session;
 use super::transport::{Answer, Ask};
@@ -64,7 +65,7 @@ impl Upstream {
                 return Err(UpstreamError::unavailable(&session.host, reason));
             }
         };
-        no_page(&answer)?;
+        no_page(&answer, "a manifest")?;
         Ok(Head {
             digest: told_digest(&answer),
             media_type: answer.header(CONTENT_TYPE).and_then(MediaType::new),
@@ -133,6 +134,24 @@ impl Upstream {
         Ok(answer.length())
     }
 
+    /// The tags of a repository (distribution-spec, "Listing Tags"), in pages.
+    pub fn tags(&self, repository: &Repository) -> Result<Pages, UpstreamError> {
+        let session = self.session()?;
+        let mut url = session.url(repository, "tags", "list");
+        // Some send no more than 50 of thousands at once unless they are asked for more.
+        url.set_query(Some("n=1000"));
+        let accept = HeaderValue::from_static("application/json");
+        Ok(Pages::new(Arc::clone(session), repository.clone(), url, accept))
+    }
+
+    /// What refers to a manifest (distribution-spec, "Listing Referrers"), in pages.
+    pub fn referrers(&self, repository: &Repository, subject: &Digest) -> Result<Pages, UpstreamError> {
+        let session = self.session()?;
+        let url = session.url(repository, "referrers", &subject.to_string());
+        let accept = HeaderValue::from_static(MediaType::OCI_INDEX);
+        Ok(Pages::new(Arc::clone(session), repository.clone(), url, accept))
+    }
+
     async fn open(
         &self,
         repository: &Repository,
@@ -161,7 +180,7 @@ async fn read_manifest(mut answer: Answer, reference: &Reference) -> Result<Fetc
         return Err(answer.invalid("sent a part of a manifest").into());
     }
     answer.is_identity()?;
-    no_page(&answer)?;
+    no_page(&answer, "a manifest")?;
     let bytes = answer.bytes(MAX_MANIFEST).await?;
     let told = match reference {
         Reference::Digest(digest) => Some(*digest),
@@ -187,12 +206,12 @@ fn told_digest(answer: &Answer) -> Option<Digest> {
     answer.header(DOCKER_CONTENT_DIGEST)?.trim().parse().ok()
 }
 
-/// A page for people is no manifest: a login form, a portal, an error with the status of success.
-fn no_page(answer: &Answer) -> Result<(), UpstreamError> {
+/// A page for people is not `wanted`: a login form, a portal, an error with the status of success.
+pub(super) fn no_page(answer: &Answer, wanted: &str) -> Result<(), UpstreamError> {
     let media_type = answer.header(CONTENT_TYPE).and_then(MediaType::new);
     match media_type {
         Some(media_type) if media_type.as_str().eq_ignore_ascii_case("text/html") => {
-            Err(answer.invalid("sent a web page in place of a manifest"))
+            Err(answer.invalid(format!("sent a web page in place of {wanted}")))
         }
         _ => Ok(()),
     }

@@ -50,6 +50,11 @@ impl Session {
         url
     }
 
+    /// Where the registry's API is; `/v2/…` goes behind it.
+    pub(super) fn api(&self) -> &Url {
+        &self.url
+    }
+
     /// Asks until there is a usable answer, no hope or no time; statuses other than 200 and 206 are errors.
     pub(super) async fn ask_patiently(
         &self,
@@ -208,7 +213,7 @@ fn judged(answer: Answer) -> Result<Answer, Failure> {
             UpstreamError::Denied { host, status: status.as_u16(), hint: String::new() }.into()
         }
         429 => overloaded(&answer, "too many requests, its rate limit is reached".to_owned()),
-        408 | 500.. => overloaded(&answer, format!("answered {status}")),
+        408 | 500 | 502.. => overloaded(&answer, format!("answered {status}")),
         _ => UpstreamError::invalid(host, format!("answered {status}")).into(),
     })
 }
