@@ -47,12 +47,19 @@ pub struct Page {
 }
 
 /// A part of a list.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TagPage {
     /// The elements of a JSON array, without its brackets.
     pub text: Bytes,
     /// The last tag of the page, when more stand behind it.
     pub next: Option<String>,
+}
+
+impl TagPage {
+    /// Its last tag.
+    pub fn last(&self) -> Option<&str> {
+        tags(std::str::from_utf8(&self.text).unwrap_or_default()).last()
+    }
 }
 
 /// `{"name": …, "tags": […]}`
@@ -81,10 +88,23 @@ impl GrowingTags {
         Ok(())
     }
 
-    /// The page of what is there so far. That it has no `next` only says so if nothing more comes.
-    pub fn page(&self, page: &Page) -> TagPage {
+    /// A page that is all there, with more behind it.
+    pub fn page(&self, page: &Page) -> Option<TagPage> {
+        if page.n? == 0 {
+            return (!self.text.is_empty()).then(TagPage::default);
+        }
+        self.so_far(page).filter(|part| part.next.is_some())
+    }
+
+    /// What is there of a page, so far; where it ends nothing is known to follow. None when it is nothing at all,
+    /// or where the page begins is not known yet.
+    pub fn so_far(&self, page: &Page) -> Option<TagPage> {
+        if page.last.as_ref().is_some_and(|last| !self.text.contains(&quoted(last))) {
+            return None;
+        }
         let (range, next) = cut(&self.text, page);
-        TagPage { text: Bytes::copy_from_slice(&self.text.as_bytes()[range]), next }
+        let text = self.text.get(range).filter(|text| !text.is_empty())?;
+        Some(TagPage { text: Bytes::copy_from_slice(text.as_bytes()), next })
     }
 
     pub fn finish(self) -> TagList {
@@ -127,6 +147,20 @@ impl TagList {
         tags(self.as_str())
     }
 
+    /// With those of `more` that are not in it: in their places if the list is sorted, else behind it.
+    pub fn and(&self, more: Vec<Tag>) -> Result<Self, InvalidList> {
+        let known: HashSet<&str> = self.iter().collect();
+        let more: Vec<Tag> = more.into_iter().filter(|tag| !known.contains(tag.as_str())).collect();
+        if more.is_empty() {
+            return Ok(self.clone());
+        }
+        let mut all: Vec<Tag> = self.iter().filter_map(|tag| tag.parse().ok()).chain(more).collect();
+        if self.iter().is_sorted() {
+            all.sort_unstable();
+        }
+        Self::of(all)
+    }
+
     /// A page, which shares its bytes with the list.
     pub fn page(&self, page: &Page) -> TagPage {
         let (range, next) = cut(self.as_str(), page);
@@ -151,13 +185,16 @@ fn cut(text: &str, page: &Page) -> (Range<usize>, Option<String>) {
     (start..start + end, tags(&rest[..end]).last().map(str::to_owned))
 }
 
+/// A tag as it stands in the text; what is no tag as it never stands there.
+fn quoted(last: &str) -> String {
+    if last.parse::<Tag>().is_ok() { format!("\"{last}\"") } else { " ".to_owned() }
+}
+
 /// Where the tags behind `last` begin. One that is not in the list, perhaps no longer, has the first behind it that
 /// sorts behind it.
 fn behind(text: &str, last: &str) -> usize {
-    let quoted = format!("\"{last}\"");
-    if last.parse::<Tag>().is_ok()
-        && let Some(at) = text.find(&quoted)
-    {
+    let quoted = quoted(last);
+    if let Some(at) = text.find(&quoted) {
         return (at + quoted.len() + 1).min(text.len());
     }
     let mut at = 0;
@@ -232,6 +269,30 @@ mod tests {
         for json in ["", "[]", "{}", r#"{"tags":{}}"#, r#"{"tags":[1]}"#, r#"{"tags":["a"]"#] {
             assert!(read(json).is_err(), "{json}");
         }
+    }
+
+    #[test]
+    fn a_page_of_a_growing_list_is_given_when_more_is_known_to_follow() {
+        let mut tags = GrowingTags::default();
+        let page = |n: usize, last: Option<&str>| Page { n: Some(n), last: last.map(str::to_owned) };
+        assert_eq!(tags.so_far(&page(1, None)), None);
+        tags.append(["z", "a"].map(|tag| tag.parse().unwrap())).unwrap();
+        assert_eq!(tags.page(&page(1, None)).unwrap().next.as_deref(), Some("z"));
+        assert_eq!(tags.page(&page(2, None)), None);
+        assert_eq!(tags.page(&page(0, None)), Some(TagPage::default()));
+        assert_eq!(tags.page(&Page::default()), None);
+        assert_eq!(&tags.so_far(&page(2, None)).unwrap().text[..], br#""z","a""#);
+        assert_eq!(&tags.so_far(&page(9, Some("z"))).unwrap().text[..], br#""a""#);
+        assert_eq!(tags.so_far(&page(1, Some("m"))), None, "it may still come");
+        assert_eq!(tags.so_far(&page(1, Some("a"))), None);
+    }
+
+    #[test]
+    fn more_tags_find_their_places_in_a_sorted_list() {
+        let more = || vec!["c".parse().unwrap(), "b".parse().unwrap()];
+        assert_eq!(list(&["a", "c", "d"]).and(more()).unwrap(), list(&["a", "b", "c", "d"]));
+        assert_eq!(list(&["d", "a"]).and(more()).unwrap(), list(&["d", "a", "c", "b"]));
+        assert_eq!(list(&["c", "b", "a"]).and(more()).unwrap(), list(&["c", "b", "a"]));
     }
 
     #[test]

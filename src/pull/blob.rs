@@ -137,7 +137,7 @@ impl Pull {
         if self.settings.load().air_gapped {
             return Err(PullError::AirGapped);
         }
-        if self.is_known_missing(What::Blob, &image) {
+        if self.is_known_missing(&What::Blob(image)) {
             return Err(PullError::KnownMissing);
         }
         if offset > 0 && self.wrong.get(digest).is_some_and(|since| since.elapsed() < WRONG_FOR) {

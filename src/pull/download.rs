@@ -185,7 +185,7 @@ impl Pull {
             PullError::Store(_) => tracing::debug!("not keeping {name}@{digest}: {error}"),
             PullError::Upstream(UpstreamError::NotFound { .. }) => {
                 let image = Image { name: name.clone(), reference: Reference::Digest(digest) };
-                self.not_found.insert((What::Blob, image), Instant::now());
+                self.not_found.insert(What::Blob(image), Instant::now());
                 tracing::info!("no blob {name}@{digest}: {error}");
             }
             PullError::Wrong(_) => {

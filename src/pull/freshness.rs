@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use super::{Cause, Found, Origin, Pull, PullError};
 use crate::config::Age;
-use crate::oci::{Descriptor, Image, Kind, Manifest, Name, Reference};
+use crate::oci::{Descriptor, Image, Kind, Manifest, Name, Reference, Registry};
 use crate::store::Record;
 use crate::upstream::UpstreamError;
 
 /// A check of a tag takes no longer; the one we hold is served then.
-const CHECK_WITHIN: Duration = Duration::from_secs(2);
+pub(super) const CHECK_WITHIN: Duration = Duration::from_secs(2);
 
 /// A registry that did not answer a check in time is not asked again for so long.
 const SLOW_FOR: Duration = Duration::from_secs(10);
@@ -45,10 +45,8 @@ impl Pull {
 
     async fn check_once(self: &Arc<Self>, image: &Image, held: Found) -> Result<Found, PullError> {
         let registry = &image.name.registry;
-        if self.slow.get(registry).is_some_and(|since| since.elapsed() < SLOW_FOR) {
-            let reason = "did not answer in time a moment ago".to_owned();
-            let error = UpstreamError::Unavailable { host: registry.to_string(), reason };
-            return self.stale(image, held, error.into()).await;
+        if let Some(error) = self.was_slow(registry) {
+            return self.stale(image, held, error).await;
         }
         let begun = Instant::now();
         let upstream = self.upstream(registry);
@@ -71,6 +69,20 @@ impl Pull {
                 self.stale(image, held, error.into()).await
             }
         }
+    }
+
+    /// What is said in place of asking a registry that did not answer in time a moment ago.
+    pub(super) fn was_slow(&self, registry: &Registry) -> Option<PullError> {
+        self.slow.get(registry).filter(|since| since.elapsed() < SLOW_FOR)?;
+        let reason = "did not answer in time a moment ago".to_owned();
+        Some(UpstreamError::Unavailable { host: registry.to_string(), reason }.into())
+    }
+
+    /// Remembers that a registry does not answer in time, and says so.
+    pub(super) fn is_slow(&self, registry: &Registry) -> PullError {
+        self.slow.insert(registry.clone(), Instant::now());
+        let reason = "did not answer in time".to_owned();
+        UpstreamError::Unavailable { host: registry.to_string(), reason }.into()
     }
 
     /// What becomes of a tag that could not be confirmed.

@@ -61,7 +61,7 @@ impl Pull {
         Some(Found { record: Arc::new(record), bytes: bytes.clone(), origin: Origin::Hit, age: None })
     }
 
-    async fn find_manifest(self: &Arc<Self>, image: &Image) -> Result<Found, PullError> {
+    pub(super) async fn find_manifest(self: &Arc<Self>, image: &Image) -> Result<Found, PullError> {
         match self.held(image) {
             Some(held) if self.is_fresh(image, &held.record) => Ok(held),
             Some(held) => self.check(image, held).await,
@@ -80,7 +80,7 @@ impl Pull {
         if self.settings.load().air_gapped {
             return Err(PullError::AirGapped);
         }
-        if self.is_known_missing(What::Manifest, image) {
+        if self.is_known_missing(&What::Manifest(image.clone())) {
             return Err(PullError::KnownMissing);
         }
         self.fetch(image).await
@@ -122,7 +122,7 @@ impl Pull {
             names.push((image.clone(), record.clone()));
         }
         self.store.publish_manifest(fetched.bytes.clone(), names).await;
-        self.not_found.remove(&(What::Manifest, image.clone()));
+        self.not_found.remove(&What::Manifest(image.clone()));
         Ok(Found { record, bytes: fetched.bytes, origin: Origin::Miss, age: None })
     }
 
@@ -136,7 +136,7 @@ impl Pull {
     fn note_missing(&self, image: &Image, error: &PullError) {
         match error {
             PullError::Upstream(UpstreamError::NotFound { .. }) => {
-                self.not_found.insert((What::Manifest, image.clone()), Instant::now());
+                self.not_found.insert(What::Manifest(image.clone()), Instant::now());
                 tracing::info!("no manifest \"{image}\": {error}");
             }
             _ => tracing::warn!("cannot pull manifest \"{image}\": {error}"),

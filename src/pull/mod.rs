@@ -16,8 +16,10 @@ mod manifest;
 mod passage;
 mod prefetch;
 mod reader;
+mod referrers;
 mod shared;
 mod slots;
+mod tags;
 mod warm;
 
 use std::sync::atomic::AtomicU64;
@@ -33,15 +35,19 @@ pub use blob::Blob;
 pub use error::{Cause, PullError};
 pub use manifest::Found;
 pub use reader::{Chunk, Reader};
+pub use referrers::Referred;
 pub use shared::Shared;
+pub use tags::Tags;
 pub use warm::{Platforms, Refreshed, Step, Warmed};
 
 use crate::config::Settings;
-use crate::oci::{Digest, Image, Registry};
-use crate::store::Store;
+use crate::oci::{Digest, Image, Name, Referrers, Registry, Subject};
+use crate::store::{Kept, Store};
 use crate::upstream::{Upstream, Upstreams};
 use flight::Flights;
+use shared::Followed;
 use slots::Slots;
+use tags::Listing;
 
 /// A client gets an answer or an error within this time (containerd gives up on headers after 30 s).
 const ANSWER_WITHIN: Duration = Duration::from_secs(24);
@@ -54,6 +60,9 @@ const RELAYS: usize = 16;
 
 /// Clients at once that get a stream of upstream's each, because the disk does not take a blob.
 const PASSAGES: usize = 16;
+
+/// Lists of tags that are fetched at once, and lists of referrers; each may be 16 MiB.
+const LISTINGS: usize = 16;
 
 /// Where an answer came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,11 +99,16 @@ pub struct Pull {
     flights: Flights,
     fetches: Shared<Image, Result<Found, PullError>>,
     checks: Shared<Image, Result<Found, PullError>>,
+    listings: Followed<Name, Listing>,
+    referrals: Shared<Subject, Result<Arc<Kept<Referrers>>, PullError>>,
+    /// Places for those two, apart so that a long list of tags holds up no pull.
+    listing: Semaphore,
+    referring: Semaphore,
     slots: Mutex<std::collections::HashMap<Registry, Arc<Slots>>>,
     relays: Arc<Semaphore>,
     passages: Semaphore,
     /// What upstream said it does not have, and when.
-    not_found: Cache<(What, Image), Instant>,
+    not_found: Cache<What, Instant>,
     /// Sizes of what the manifests and indexes that we saw name.
     named: Cache<Digest, u64>,
     /// Blobs whose last download had the wrong digest, and when.
@@ -104,11 +118,12 @@ pub struct Pull {
     pub counters: Counters,
 }
 
-/// What a name stands for in the memory of what is not there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// What is remembered as not being there.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum What {
-    Manifest,
-    Blob,
+    Manifest(Image),
+    Blob(Image),
+    Tags(Name),
 }
 
 /// Totals since the start.
@@ -130,6 +145,10 @@ impl Pull {
             flights: Flights::default(),
             fetches: Shared::default(),
             checks: Shared::default(),
+            listings: Followed::default(),
+            referrals: Shared::default(),
+            listing: Semaphore::new(LISTINGS),
+            referring: Semaphore::new(LISTINGS),
             slots: Mutex::default(),
             relays: Arc::new(Semaphore::new(RELAYS)),
             passages: Semaphore::new(PASSAGES),
@@ -160,12 +179,11 @@ impl Pull {
     }
 
     /// Whether upstream said a moment ago that it has no such thing.
-    fn is_known_missing(&self, what: What, image: &Image) -> bool {
-        let key = (what, image.clone());
-        match self.not_found.get(&key) {
+    fn is_known_missing(&self, what: &What) -> bool {
+        match self.not_found.get(what) {
             Some(since) if since.elapsed() < self.settings.load().not_found_ttl => true,
             Some(_) => {
-                self.not_found.remove(&key);
+                self.not_found.remove(what);
                 false
             }
             None => false,

@@ -7,34 +7,89 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-type Waiting<K, V> = Arc<Mutex<HashMap<K, watch::Receiver<Option<V>>>>>;
+type UnderWay<K, P> = Arc<Mutex<HashMap<K, watch::Receiver<P>>>>;
 
-/// Work under way, by what it is for. It goes on when those who asked have gone.
-pub struct Shared<K, V> {
-    waiting: Waiting<K, V>,
+/// Work under way whose progress many follow, by what it is for. It goes on when those who asked have gone.
+pub struct Followed<K, P> {
+    under_way: UnderWay<K, P>,
 }
 
-impl<K, V> Default for Shared<K, V> {
+impl<K, P> Default for Followed<K, P> {
     fn default() -> Self {
-        Self { waiting: Arc::default() }
+        Self { under_way: Arc::default() }
+    }
+}
+
+/// The work's end of it. Dropped before [`end`](Self::end), the work has failed, and those who follow see that.
+pub struct Telling<K: Eq + Hash, P> {
+    ending: Ending<K, P>,
+    progress: watch::Sender<P>,
+}
+
+impl<K: Eq + Hash, P> Telling<K, P> {
+    pub fn tell(&self, change: impl FnOnce(&mut P)) {
+        self.progress.send_modify(change);
+    }
+
+    /// The last change; who asks from now on starts anew.
+    pub fn end(self, change: impl FnOnce(&mut P)) {
+        drop(self.ending);
+        self.progress.send_modify(change);
     }
 }
 
 /// Takes the work out of the map when it ends, however it ends.
-struct Ending<K: Eq + Hash, V> {
-    waiting: Waiting<K, V>,
+struct Ending<K: Eq + Hash, P> {
+    under_way: UnderWay<K, P>,
     key: K,
 }
 
-impl<K: Eq + Hash, V> Drop for Ending<K, V> {
+impl<K: Eq + Hash, P> Drop for Ending<K, P> {
     fn drop(&mut self) {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+    }
+}
+
+impl<K, P> Followed<K, P>
+where
+    K: Clone + Eq + Hash + Send + 'static,
+    P: Default + Send + Sync + 'static,
+{
+    /// Joins the work under way for `key`, or starts it on `runtime`.
+    pub fn join<F>(
+        &self,
+        runtime: &Handle,
+        key: &K,
+        work: impl FnOnce(Telling<K, P>) -> F,
+    ) -> watch::Receiver<P>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        // Held for a look and an insertion, never across an await.
+        let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(progress) = under_way.get(key) {
+            return progress.clone();
+        }
+        let (progress, follow) = watch::channel(P::default());
+        under_way.insert(key.clone(), follow.clone());
+        let ending = Ending { under_way: self.under_way.clone(), key: key.clone() };
+        runtime.spawn(work(Telling { ending, progress }));
+        follow
+    }
+}
+
+/// Work under way of which only the result matters.
+pub struct Shared<K, V>(Followed<K, Option<V>>);
+
+impl<K, V> Default for Shared<K, V> {
+    fn default() -> Self {
+        Self(Followed::default())
     }
 }
 
 impl<K, V> Shared<K, V>
 where
-    K: Clone + Eq + Hash + Send + 'static,
+    K: Clone + Eq + Hash + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
 {
     /// Joins the work under way for `key`, or starts it on `runtime`. None when it panicked.
@@ -42,25 +97,13 @@ where
     where
         F: Future<Output = V> + Send + 'static,
     {
-        let mut result = {
-            // Held for a look and an insertion, never across an await.
-            let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-            match waiting.get(key) {
-                Some(result) => result.clone(),
-                None => {
-                    let (sender, result) = watch::channel(None);
-                    waiting.insert(key.clone(), result.clone());
-                    let ending = Ending { waiting: self.waiting.clone(), key: key.clone() };
-                    let work = work();
-                    runtime.spawn(async move {
-                        let value = work.await;
-                        drop(ending);
-                        let _ = sender.send(Some(value));
-                    });
-                    result
-                }
+        let mut result = self.0.join(runtime, key, |telling| {
+            let work = work();
+            async move {
+                let value = work.await;
+                telling.end(|result| *result = Some(value));
             }
-        };
+        });
         result.wait_for(Option::is_some).await.ok().and_then(|value| value.clone())
     }
 }
@@ -90,7 +133,7 @@ mod tests {
         for task in tasks {
             assert_eq!(task.await.unwrap(), Some(1));
         }
-        assert!(shared.waiting.lock().unwrap().is_empty());
+        assert!(shared.0.under_way.lock().unwrap().is_empty());
     }
 
     #[tokio::test]

@@ -70,7 +70,8 @@ impl Access {
                 return Ok(());
             }
             Endpoint::Manifest(image) => &image.name,
-            Endpoint::Blob(name, _) => name,
+            Endpoint::Blob(name, _) | Endpoint::Tags { name, .. } => name,
+            Endpoint::Referrers { subject, .. } => &subject.name,
         };
         match self.objection(name) {
             Some(reason) => Err(Refusal::new(403, Code::Denied, format!("{name}: refused: {reason}"))),

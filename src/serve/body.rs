@@ -27,6 +27,7 @@ pub struct Body {
 enum Content {
     Bytes(Bytes),
     Opening(Opening),
+    Pieces(std::vec::IntoIter<Bytes>),
     Reader(Reader),
     Waiting(Waiting),
     Over,
@@ -48,6 +49,12 @@ pub struct CutShort(PullError);
 impl Body {
     pub fn bytes(bytes: Bytes) -> Self {
         Self { left: bytes.len() as u64, content: Content::Bytes(bytes), parts: None, log: None }
+    }
+
+    /// One behind the other.
+    pub fn pieces(pieces: Vec<Bytes>) -> Self {
+        let left = pieces.iter().map(|piece| piece.len() as u64).sum();
+        Self { left, content: Content::Pieces(pieces.into_iter()), parts: None, log: None }
     }
 
     pub fn blob(reader: Reader, length: u64) -> Self {
@@ -118,6 +125,15 @@ impl http_body::Body for Body {
                         return Poll::Pending;
                     }
                     Poll::Ready(reader) => self.content = Content::Reader(reader),
+                },
+                Content::Pieces(mut pieces) => match pieces.next() {
+                    None => {}
+                    Some(piece) => {
+                        self.content = Content::Pieces(pieces);
+                        if !piece.is_empty() {
+                            return self.pass(piece);
+                        }
+                    }
                 },
                 Content::Reader(mut reader) => match reader.look() {
                     Chunk::Bytes(bytes) => {

@@ -9,6 +9,7 @@ mod body;
 mod conditions;
 mod failure;
 mod listener;
+mod lists;
 mod manifest;
 pub(crate) mod multipart;
 mod passwords;

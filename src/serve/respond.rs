@@ -11,6 +11,7 @@ use super::access::Access;
 use super::body::Body;
 use super::failure::Failure;
 use super::listener::Peer;
+use super::lists::next_page;
 use super::request_log::Entry;
 use super::route::{Endpoint, Route, Rules, route};
 use crate::config::Settings;
@@ -99,6 +100,11 @@ impl Responder {
             Endpoint::Base => Ok(base()),
             Endpoint::Manifest(image) => self.manifest(&image, want, headers).await,
             Endpoint::Blob(name, digest) => self.blob(&name, &digest, want, headers).await,
+            Endpoint::Tags { name, asked, page } => {
+                let header = headers.contains_key("x-registry").then_some(&name.registry);
+                self.tags(&name, &asked, &page, |last| next_page(uri, header, &page, last)).await
+            }
+            Endpoint::Referrers { subject, types } => self.referrers(&subject, &types).await,
         };
         let headers = match &mut answer {
             Ok(answer) => answer.response.headers_mut(),

@@ -6,7 +6,7 @@ use http::{HeaderMap, Method, Uri};
 use percent_encoding::percent_decode_str;
 
 use crate::config::{RegistryPattern, Settings};
-use crate::oci::{Code, Digest, Image, Name, Reference, Registry};
+use crate::oci::{Code, Digest, Image, Name, Page, Reference, Registry, Subject};
 
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +15,17 @@ pub enum Endpoint {
     Base,
     Manifest(Image),
     Blob(Name, Digest),
+    Tags {
+        name: Name,
+        /// The repository as the client wrote it, perhaps with a registry in front.
+        asked: String,
+        page: Page,
+    },
+    Referrers {
+        subject: Subject,
+        /// Of these artifact types only; empty for all.
+        types: Vec<String>,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,17 +102,29 @@ pub fn route(rules: &Rules, method: &Method, uri: &Uri, headers: &HeaderMap) -> 
         }
         Some(((repository, "blobs"), digest)) => {
             let name = name(rules, named, repository)?;
-            let digest = digest.parse().map_err(|error: crate::oci::InvalidDigest| {
-                Refusal::new(400, Code::DigestInvalid, error.to_string())
-            })?;
-            route(Endpoint::Blob(name, digest))
+            route(Endpoint::Blob(name, self::digest(digest)?))
+        }
+        Some(((repository, "tags"), "list")) => {
+            let name = name(rules, named, repository)?;
+            route(Endpoint::Tags { name, asked: repository.to_owned(), page: page(uri)? })
+        }
+        Some(((repository, "referrers"), digest)) => {
+            let name = name(rules, named, repository)?;
+            let subject = Subject { name, digest: self::digest(digest)? };
+            route(Endpoint::Referrers { subject, types: artifact_types(uri)? })
         }
         _ => Err(Refusal::new(
             404,
             Code::Unsupported,
-            "not supported: want /v2/<name>/manifests/<reference> or /v2/<name>/blobs/<digest>",
+            "not supported: want /v2/<name>/manifests/<reference>, /v2/<name>/blobs/<digest>, \
+                /v2/<name>/tags/list or /v2/<name>/referrers/<digest>",
         )),
     }
+}
+
+fn digest(text: &str) -> Result<Digest, Refusal> {
+    text.parse()
+        .map_err(|error: crate::oci::InvalidDigest| Refusal::new(400, Code::DigestInvalid, error.to_string()))
 }
 
 fn decode(text: &str) -> Result<Cow<'_, str>, Refusal> {
@@ -131,8 +154,32 @@ fn named_registry(rules: &Rules, uri: &Uri, headers: &HeaderMap) -> Result<Optio
 
 /// The value of the first parameter of that name, if any.
 fn query<'a>(uri: &'a Uri, name: &str) -> Option<Result<Cow<'a, str>, Refusal>> {
-    let value = uri.query()?.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))?;
-    Some(decode(value))
+    queries(uri, name).next()
+}
+
+fn queries<'a>(uri: &'a Uri, name: &str) -> impl Iterator<Item = Result<Cow<'a, str>, Refusal>> {
+    let pairs = uri.query().unwrap_or_default().split('&');
+    pairs.filter_map(move |pair| pair.strip_prefix(name)?.strip_prefix('=')).map(decode)
+}
+
+/// Which tags are wanted: `n` and `last`.
+fn page(uri: &Uri) -> Result<Page, Refusal> {
+    let given = |name: &str| Ok(query(uri, name).transpose()?.filter(|value| !value.is_empty()));
+    let n = match given("n")? {
+        None => None,
+        // More digits than fit stand for more tags than there are.
+        Some(n) if n.bytes().all(|b| b.is_ascii_digit()) => Some(n.parse().unwrap_or(usize::MAX)),
+        Some(n) => {
+            let message = format!("query n: want a number of tags, 0 or more, not `{n}`");
+            return Err(Refusal::new(400, Code::PaginationNumberInvalid, message));
+        }
+    };
+    Ok(Page { n, last: given("last")?.map(Cow::into_owned) })
+}
+
+fn artifact_types(uri: &Uri) -> Result<Vec<String>, Refusal> {
+    let given = |value: &Result<Cow<str>, Refusal>| value.as_ref().map_or(true, |value| !value.is_empty());
+    queries(uri, "artifactType").filter(given).map(|value| Ok(value?.into_owned())).collect()
 }
 
 /// Puts registry and repository together. Clients that name the registry elsewhere may have it in the path too.
@@ -192,6 +239,8 @@ mod tests {
             Endpoint::Base => "base".to_owned(),
             Endpoint::Manifest(image) => image.to_string(),
             Endpoint::Blob(name, digest) => format!("{name} {digest}"),
+            Endpoint::Tags { name, asked, page } => format!("{name} {asked} {:?} {:?}", page.n, page.last),
+            Endpoint::Referrers { subject, types } => format!("{subject} {types:?}"),
         }
     }
 
@@ -248,6 +297,32 @@ mod tests {
         assert_eq!(asked("/v2/quay.io/manifests/blobs/manifests/tags"), "quay.io/manifests/blobs:tags");
         let hex = "a".repeat(64);
         assert_eq!(asked(&format!("/v2/quay.io/a/blobs/sha256%3A{hex}")), format!("quay.io/a sha256:{hex}"));
+    }
+
+    #[test]
+    fn lists_are_asked_for_by_page_and_by_type() {
+        assert_eq!(asked("/v2/busybox/tags/list"), "docker.io/library/busybox busybox None None");
+        assert_eq!(
+            asked("/v2/quay.io/tags/tags/list?n=10&last=v%31&ns=quay.io"),
+            r#"quay.io/tags quay.io/tags Some(10) Some("v1")"#
+        );
+        assert_eq!(asked("/v2/a/b/tags/list?n=&last="), "docker.io/a/b a/b None None");
+        assert_eq!(asked("/v2/a/b/tags/list?n=00"), "docker.io/a/b a/b Some(0) None");
+        let many = asked("/v2/a/b/tags/list?n=99999999999999999999999");
+        assert_eq!(many, format!("docker.io/a/b a/b Some({}) None", usize::MAX));
+        for n in ["-1", "+1", "x", "1.5", "%201"] {
+            let refusal = get(&format!("/v2/a/b/tags/list?n={n}")).unwrap_err();
+            assert_eq!((refusal.status, refusal.code), (400, Code::PaginationNumberInvalid), "{n}");
+        }
+        let digest = format!("sha256:{}", "a".repeat(64));
+        assert_eq!(
+            asked(&format!(
+                "/v2/a/b/referrers/{digest}?artifactType=a%2Fb%2Bjson&artifactType=&artifactType=c/d+e"
+            )),
+            format!(r#"docker.io/a/b@{digest} ["a/b+json", "c/d+e"]"#)
+        );
+        assert_eq!(get("/v2/a/b/referrers/1").unwrap_err().code, Code::DigestInvalid);
+        assert_eq!(get("/v2/a/b/tags/lists").unwrap_err().status, 404);
     }
 
     #[test]
