@@ -13,7 +13,7 @@ use crate::upstream::UpstreamError;
 pub(super) const CHECK_WITHIN: Duration = Duration::from_secs(2);
 
 /// A registry that did not answer a check in time is not asked again for so long.
-const SLOW_FOR: Duration = Duration::from_secs(10);
+pub(super) const SLOW_FOR: Duration = Duration::from_secs(10);
 
 impl Pull {
     /// A digest always is; a tag is while it is younger than its `tag_ttl`.

@@ -115,6 +115,8 @@ pub struct Pull {
     wrong: Cache<Digest, Instant>,
     /// Registries that did not answer a check in time, and when.
     slow: Cache<Registry, Instant>,
+    /// Repositories whose tags could not be listed, why, and when.
+    unlisted: Cache<Name, (PullError, Instant)>,
     pub counters: Counters,
 }
 
@@ -156,6 +158,7 @@ impl Pull {
             named: Cache::new(16_384),
             wrong: Cache::new(1024),
             slow: Cache::new(1024),
+            unlisted: Cache::new(1024),
             counters: Counters::default(),
         })
     }

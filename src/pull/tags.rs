@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
 
+use super::freshness::SLOW_FOR;
+use super::manifest::in_time;
 use super::shared::Telling;
 use super::{Cause, Origin, Pull, PullError, What};
 use crate::config::Age;
 use crate::oci::{GrowingTags, Name, Page, Registry, TagList, TagPage, tags_of};
-use crate::pull::manifest::in_time;
 use crate::store::Kept;
 use crate::upstream::UpstreamError;
 
@@ -122,6 +123,13 @@ impl Pull {
         if have_stale && let Some(error) = self.was_slow(&name.registry) {
             return Err(error);
         }
+        // Of a thousand pages, not each one finds out anew that upstream is not there.
+        if page.last.is_some()
+            && let Some((error, since)) = self.unlisted.get(name)
+            && since.elapsed() < SLOW_FOR
+        {
+            return Err(error);
+        }
         let list = |telling| self.clone().list(name.clone(), telling);
         let mut listing = self.listings.join(&self.runtime, name, list);
         let patience = if have_stale { RENEW_WITHIN } else { PAGE_WITHIN };
@@ -140,12 +148,17 @@ impl Pull {
         let listing = timeout(LIST_WITHIN, self.fetch_tags(&name, &telling));
         let result = listing.await.unwrap_or_else(|_| Err(unfinished(&name, LIST_WITHIN)));
         match &result {
-            Ok(_) => {}
+            Ok(_) => {
+                self.unlisted.remove(&name);
+            }
             Err(error) if error.cause() == Cause::Missing => {
                 self.not_found.insert(What::Tags(name.clone()), Instant::now());
                 tracing::info!("no tags of \"{name}\": {error}");
             }
-            Err(error) => tracing::warn!("cannot list the tags of \"{name}\": {error}"),
+            Err(error) => {
+                self.unlisted.insert(name.clone(), (error.clone(), Instant::now()));
+                tracing::warn!("cannot list the tags of \"{name}\": {error}");
+            }
         }
         telling.end(|listing| *listing = Listing { tags: GrowingTags::default(), ended: Some(result) });
     }

@@ -329,6 +329,8 @@ pub struct Repository {
     pub tags: BTreeMap<String, String>,
     pub manifests: BTreeMap<String, Manifest>,
     pub blobs: BTreeMap<String, Blob>,
+    /// Descriptors, by the digest of what they refer to.
+    pub referrers: BTreeMap<String, Vec<Value>>,
 }
 
 /// Repositories by name.
@@ -361,6 +363,38 @@ impl Layout {
         if !tag.is_empty() {
             repository.tags.insert(tag.into(), manifest.digest.clone());
         }
+    }
+
+    /// An artifact of this type that refers to `subject`: its descriptor.
+    pub fn add_referrer(
+        &mut self,
+        repository: &str,
+        subject: &Manifest,
+        artifact_type: &str,
+        seed: u64,
+    ) -> Value {
+        let manifest = Manifest::json(
+            OCI_MANIFEST,
+            &json!({
+                "schemaVersion": 2,
+                "mediaType": OCI_MANIFEST,
+                "artifactType": artifact_type,
+                "config": descriptor("application/vnd.oci.empty.v1+json", &Blob::new("{}")),
+                "layers": [],
+                "subject": {
+                    "mediaType": subject.media_type, "digest": subject.digest, "size": subject.bytes.len()
+                },
+                "annotations": {"seed": seed.to_string()},
+            }),
+        );
+        let referrer = json!({
+            "mediaType": OCI_MANIFEST, "digest": manifest.digest, "size": manifest.bytes.len(),
+            "artifactType": artifact_type,
+        });
+        self.add_manifest(repository, "", &manifest);
+        let referrers = &mut self.0.get_mut(repository).unwrap().referrers;
+        referrers.entry(subject.digest.clone()).or_default().push(referrer.clone());
+        referrer
     }
 
     pub fn add_blob(&mut self, repository: &str, blob: &Blob) {

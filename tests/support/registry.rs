@@ -130,6 +130,14 @@ impl Registry {
         self.send(repository, put).is(201);
     }
 
+    /// Gives another tag to a manifest that was pushed, in the registry's own folder: a push takes a while.
+    pub fn tag(&self, repository: &str, tag: &str, manifest: &Manifest) {
+        let content = self.dir.path().join("content/docker/registry/v2/repositories");
+        let current = content.join(repository).join("_manifests/tags").join(tag).join("current");
+        std::fs::create_dir_all(&current).unwrap();
+        std::fs::write(current.join("link"), &manifest.digest).unwrap();
+    }
+
     /// Sends with whatever this registry wants to see.
     pub fn send(&self, repository: &str, request: Request) -> Response {
         let host = format!("localhost:{}", self.addr.port());

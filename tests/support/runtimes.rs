@@ -241,6 +241,12 @@ impl Skopeo {
         succeed(command);
     }
 
+    pub fn list_tags(&self, repository: &str) -> serde_json::Value {
+        let mut command = self.skopeo();
+        command.args(["list-tags", "--tls-verify=false", &format!("docker://{repository}")]);
+        serde_json::from_str(&succeed(command)).unwrap()
+    }
+
     /// Copies to a folder, which holds each blob under its hex and the manifest as `manifest.json`.
     pub fn copy(&self, reference: &str, options: &[&str]) -> PathBuf {
         static COUNT: AtomicUsize = AtomicUsize::new(0);

@@ -8,9 +8,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use self::wire::{Answer, Body};
-use super::layout::{Blob, Layout, Manifest};
+use super::layout::{Blob, Layout, Manifest, OCI_INDEX};
 
+mod lists;
 mod wire;
+
+pub use self::lists::{Link, Lists, N};
 
 /// What goes wrong with a response. Offsets count bytes of this response's body, that of a flip the blob's.
 #[derive(Clone, Debug)]
@@ -71,6 +74,7 @@ struct Rule {
 #[derive(Default)]
 struct State {
     layout: Layout,
+    lists: Lists,
     ranges: bool,
     /// Who pulls needs a Bearer token of ours.
     tokens: bool,
@@ -115,6 +119,11 @@ impl Upstream {
     pub fn with_tokens(self) -> Self {
         self.state().tokens = true;
         self
+    }
+
+    /// Serves lists so, from now on.
+    pub fn set_lists(&self, lists: Lists) {
+        self.state().lists = lists;
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -277,7 +286,7 @@ impl State {
             let challenge = format!(r#"Bearer realm="http://{addr}/token",service="tests""#);
             return Answer::error(401, "UNAUTHORIZED").with("WWW-Authenticate", challenge);
         }
-        let answer = self.content(request, matches!(fault, Some(Fault::NoRange)));
+        let answer = self.content(request, matches!(fault, Some(Fault::NoRange)), addr);
         match fault {
             Some(Fault::WrongHeader) => {
                 let mut answer = answer;
@@ -288,7 +297,7 @@ impl State {
         }
     }
 
-    fn content(&self, request: &Seen, no_range: bool) -> Answer {
+    fn content(&self, request: &Seen, no_range: bool, addr: SocketAddr) -> Answer {
         if !matches!(&*request.method, "GET" | "HEAD") {
             return Answer::error(405, "UNSUPPORTED");
         }
@@ -313,6 +322,8 @@ impl State {
                 Some(blob) => self.blob_answer(blob, request.header("range").filter(|_| !no_range)),
                 None => Answer::error(404, "BLOB_UNKNOWN"),
             },
+            "tags" if reference == "list" => self.lists.tags(request, repository, name, addr),
+            "referrers" => self.lists.referrers(request, repository, reference, addr),
             _ => Answer::error(404, "UNSUPPORTED"),
         }
     }
