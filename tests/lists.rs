@@ -13,7 +13,8 @@ use support::layout::*;
 use support::process::eventually;
 use support::registry::Registry;
 use support::runtimes::Skopeo;
-use support::upstream::{Fault, Link, Lists, N, Upstream};
+use support::upstream::lists::{Link, Lists, N};
+use support::upstream::{Fault, Upstream};
 
 const LIST: &str = "/v2/team/app/tags/list?ns=docker.io";
 
@@ -306,6 +307,19 @@ fn the_last_list_is_served_while_upstream_is_silent() {
 }
 
 #[test]
+fn a_list_of_which_a_page_is_missing_is_not_passed_on() {
+    let (all, upstream) = upstream(20);
+    upstream.set_lists(Lists { most: 7, ..Lists::default() });
+    let daemon = Daemon::with("tag_ttl = 0", &upstream);
+    upstream.fault("/tags/list", 1..2, Fault::Status(404));
+    refused(daemon.get(LIST), 502, "UNAVAILABLE");
+    assert_eq!(tags(&daemon.get(LIST).is(200)), all);
+    upstream.fault("/tags/list", 1..2, Fault::Status(404));
+    let old = daemon.get(LIST).is(200);
+    assert_eq!((tags(&old), old.header("age").is_some()), (all, true));
+}
+
+#[test]
 fn stale_if_error_is_a_limit_for_lists_too() {
     let (_, upstream) = upstream(20);
     let daemon = Daemon::with("tag_ttl = 0\nstale_if_error = 0", &upstream);
@@ -387,8 +401,9 @@ fn air_gapped_lists_what_is_here_and_asks_nobody() {
     daemon.get(LIST).is(200);
     upstream.change(|layout| layout.add("team/app", "new", &Image::small(2)));
     upstream.change(|layout| layout.add("team/other", "v1", &Image::small(2)));
-    daemon.get("/v2/team/app/manifests/new?ns=docker.io").is(200);
-    daemon.get("/v2/team/other/manifests/v1?ns=docker.io").is(200);
+    // By HEAD, since a GET starts downloads that would be seen too.
+    daemon.head("/v2/team/app/manifests/new?ns=docker.io").is(200);
+    daemon.head("/v2/team/other/manifests/v1?ns=docker.io").is(200);
     upstream.forget();
     daemon.options(&["--air-gapped"]);
     daemon.restart();

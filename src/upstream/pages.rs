@@ -29,23 +29,33 @@ pub struct Pages {
     accept: HeaderValue,
     next: Option<Url>,
     asked: HashSet<Url>,
+    /// Pages that are asked for at most.
+    pub(super) most: usize,
     /// Bytes that may still come.
     left: usize,
 }
 
 impl Pages {
     pub(super) fn new(session: Arc<Session>, repository: Repository, url: Url, accept: HeaderValue) -> Self {
-        Self { session, repository, accept, next: Some(url), asked: HashSet::new(), left: MAX_BYTES }
+        Self {
+            session,
+            repository,
+            accept,
+            next: Some(url),
+            asked: HashSet::new(),
+            most: MAX_PAGES,
+            left: MAX_BYTES,
+        }
     }
 
     /// The next page's body; None behind the last one. Each page has three attempts and 20 s.
     pub async fn next(&mut self) -> Result<Option<Bytes>, UpstreamError> {
         let Some(mut url) = self.next.take() else { return Ok(None) };
-        if self.asked.len() == MAX_PAGES {
-            return Err(self.invalid(format!("sent a list of more than {MAX_PAGES} pages")));
+        if self.asked.len() == self.most {
+            return Err(self.invalid(format!("has a list of more than {} pages", self.most)));
         }
         if !self.asked.insert(url.clone()) {
-            return Err(self.invalid("sent a list whose pages go round in a circle"));
+            return Err(self.invalid("has a list whose pages go round in a circle"));
         }
         let mut page = self.fetch(&url).await;
         if let Err(UpstreamError::Invalid { .. }) = page
@@ -56,7 +66,12 @@ impl Pages {
             url.set_query(None);
             page = self.fetch(&url).await;
         }
-        let (bytes, next) = page?;
+        let (bytes, next) = match page {
+            Err(UpstreamError::NotFound { .. }) if self.asked.len() > 1 => {
+                return Err(self.invalid("does not have the next page of a list that it links to"));
+            }
+            page => page?,
+        };
         self.left = self.left.saturating_sub(bytes.len());
         let follow = |target: String| follow(self.session.api(), &url, &target);
         self.next = next.map(follow).transpose().map_err(|reason| self.invalid(reason))?;

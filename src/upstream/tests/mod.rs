@@ -2,6 +2,7 @@
 
 mod auth;
 mod blobs;
+mod lists;
 mod manifests;
 mod peer;
 mod places;

@@ -109,6 +109,7 @@ impl Peer {
         let (answer, log) = (Arc::new(answer), Arc::clone(&seen));
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
+                stream.set_nodelay(true).unwrap();
                 tokio::spawn(converse(stream, Arc::clone(&answer), Arc::clone(&log)));
             }
         });

@@ -7,13 +7,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use self::lists::Lists;
 use self::wire::{Answer, Body};
 use super::layout::{Blob, Layout, Manifest, OCI_INDEX};
 
-mod lists;
+pub mod lists;
 mod wire;
-
-pub use self::lists::{Link, Lists, N};
 
 /// What goes wrong with a response. Offsets count bytes of this response's body, that of a flip the blob's.
 #[derive(Clone, Debug)]
