@@ -1,5 +1,7 @@
 //! Lists of tags: the same as upstream's, page by page, however upstream pages, and when it is not there.
 
+#![allow(clippy::unwrap_used)] // A test may panic.
+
 mod support;
 
 use std::net::SocketAddr;
@@ -474,4 +476,18 @@ fn credentials_go_with_every_page_and_nowhere_else() {
     let daemon = Daemon::of(&upstream);
     assert_eq!(tags(&daemon.get(LIST).is(200)), all);
     assert_eq!(upstream.tokens_issued(), 1);
+}
+
+#[test]
+fn what_nobody_may_pull_is_not_listed() {
+    let (_, upstream) = upstream(3);
+    let mut daemon = Daemon::of(&upstream);
+    daemon.get(LIST).is(200);
+    daemon.configure(&format!("deny = [\"docker.io/team/**\"]\n{}", entry("docker.io", &upstream)));
+    daemon.restart();
+    upstream.forget();
+    refused(daemon.get(LIST), 403, "DENIED");
+    let referrers = format!("/v2/team/app/referrers/{}?ns=docker.io", sha256(b"any"));
+    refused(daemon.get(&referrers), 403, "DENIED");
+    assert!(upstream.seen().is_empty());
 }

@@ -1,5 +1,7 @@
 //! What refers to a manifest: by the API, by the tag in its place, and when upstream is not there.
 
+#![allow(clippy::unwrap_used)] // A test may panic.
+
 mod support;
 
 use std::thread;
