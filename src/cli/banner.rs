@@ -6,7 +6,7 @@ use jiff::ZonedDateTime;
 use nix::unistd::{getgid, getuid};
 
 use super::version;
-use crate::config::{Listen, Settings};
+use crate::config::{Listen, ServerTls, Settings};
 
 const RULE: &str = "----------------------------------------------------------------------";
 
@@ -29,11 +29,19 @@ pub fn banner(settings: &Settings) -> String {
         format!("Listening on: {}", listen.join(", ")),
         format!("Running as (uid:gid) {}:{}", getuid(), getgid()),
         format!("Process id: {}", std::process::id()),
-        "Tls: none".to_owned(),
+        format!("Tls: {}", tls(settings.server_tls.as_ref())),
         format!("Command line: {}", command_line(std::env::args_os())),
         RULE.to_owned(),
     ];
     lines.join("\n") + "\n"
+}
+
+fn tls(settings: Option<&ServerTls>) -> &'static str {
+    match settings {
+        None => "none",
+        Some(ServerTls { clients: None, .. }) => "TLS 1.2 and 1.3",
+        Some(ServerTls { clients: Some(_), .. }) => "TLS 1.2 and 1.3, client certificates verified",
+    }
 }
 
 fn command_line(args: impl Iterator<Item = OsString>) -> String {

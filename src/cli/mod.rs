@@ -77,7 +77,12 @@ impl GlobalOptions {
         add(&mut overrides, "log_level", "--log-level", self.log_level.clone());
         add(&mut overrides, "image_path", "--image-path", path(&self.image_path));
         add(&mut overrides, "log_file", "--log-file", path(&self.log_file));
-        Configuration::load(self.config_file.as_deref(), &overrides)
+        let configuration = Configuration::load(self.config_file.as_deref(), &overrides)?;
+        for warning in &configuration.warnings {
+            // Nobody may be listening any more.
+            let _ = writeln!(io::stderr(), "warning: {warning}");
+        }
+        Ok(configuration)
     }
 }
 

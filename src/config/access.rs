@@ -56,20 +56,23 @@ impl Settings {
         let entry = self.registries.iter().find(|entry| entry.has_credentials())?;
         Some(format!(
             "{listen} can be reached by others, who could pull all that the credentials for `{}` can read: name those \
-             who may with clients or htpasswd, listen on loopback addresses only, or say open = true",
+             who may with clients, htpasswd or server_tls.client_auth, listen on loopback addresses only, or say open = true",
             entry.name
         ))
     }
 
     /// Where clients' passwords can be read on the wire.
     pub fn passwords_in_the_clear(&self) -> Option<&Listen> {
-        self.access.users.as_ref()?;
+        if self.access.users.is_none() || self.server_tls.is_some() {
+            return None;
+        }
         self.listen.iter().find(|listen| listen.is_open_to_others())
     }
 
     fn says_who_may_pull(&self) -> bool {
         let AccessSettings { clients, users, open, .. } = &self.access;
-        !clients.is_empty() || users.is_some() || *open
+        let certificates = self.server_tls.as_ref().is_some_and(|tls| tls.clients.is_some());
+        !clients.is_empty() || users.is_some() || certificates || *open
     }
 }
 

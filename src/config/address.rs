@@ -52,12 +52,17 @@ impl fmt::Display for Listen {
 }
 
 pub const LISTEN: Kind<Listen> = Kind::new(
-    "an address and port such as \"10.0.0.5:8080\" or \"[::1]:8080\", or \"unix:/absolute/path\"",
+    "an address and port such as \"10.0.0.5:8080\" or \"[::1]:8080\", or \"unix:/absolute/path\" of at most 107 bytes",
     |value| match value.text()? {
-        text if text.starts_with("unix:") => absolute(&text[5..]).map(Listen::Unix),
+        text if text.starts_with("unix:") => {
+            absolute(&text[5..]).filter(|path| path.as_os_str().len() < SOCKET_PATH).map(Listen::Unix)
+        }
         text => tcp(text).map(Listen::Tcp),
     },
 );
+
+/// Bytes that a Unix socket's address has for its path, a zero at the end among them.
+const SOCKET_PATH: usize = 108;
 
 fn tcp(text: &str) -> Option<SocketAddr> {
     let text =

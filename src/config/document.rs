@@ -6,7 +6,7 @@ use super::address::*;
 use super::keys::Keys;
 use super::kind::*;
 use super::settings::{Log, Proxy, RegistryDefaults, Settings};
-use super::{Secret, access, later, registry};
+use super::{Secret, access, later, registry, server_tls};
 use crate::oci::Platform;
 
 /// Keys of the top level, then the tables. None when a problem was reported; problems may have been reported
@@ -36,12 +36,14 @@ pub fn read(keys: &mut Keys) -> Option<Settings> {
     let max_downloads = keys.read("max_downloads", 8, &CONNECTIONS);
     let proxy = proxy(keys);
     later::check(keys);
+    let server_tls = server_tls::read(keys);
     let mut names = Vec::new();
     let registries = keys.tables("registries", |keys| registry::read(keys, &mut names));
 
     let settings = Settings {
         image_path: image_path?,
         listen: listen?,
+        server_tls: server_tls?,
         default_registry: default_registry?,
         health: health?,
         access: access?,

@@ -13,20 +13,26 @@ use super::value::{Item, Table, Value};
 #[derive(Default)]
 pub struct Findings {
     problems: Vec<(Origin, Problem)>,
+    pub warnings: Vec<Problem>,
     pub in_force: InForce,
 }
 
 impl Findings {
     pub fn new(path: Option<PathBuf>) -> Self {
         let in_force = InForce { path, lines: Vec::new() };
-        Self { in_force, problems: Vec::new() }
+        Self { in_force, problems: Vec::new(), warnings: Vec::new() }
     }
 
     pub fn problem(&mut self, origin: Origin, key: String, what: String) {
+        let problem = self.at(origin, key, what);
+        self.problems.push((origin, problem));
+    }
+
+    fn at(&self, origin: Origin, key: String, what: String) -> Problem {
         let place = origin.place(self.in_force.path.as_deref());
         // The option's name says it already.
         let key = if matches!(origin, Origin::Option(_)) { String::new() } else { key };
-        self.problems.push((origin, Problem { place, key, what }));
+        Problem { place, key, what }
     }
 
     /// In the order of the file's lines, then those of the command line.
@@ -198,6 +204,12 @@ impl<'a> Keys<'a> {
             given => given,
         };
         self.findings.problem(origin, format!("{}{key}", self.path), what.to_owned());
+    }
+
+    /// Reports that a key's value will do, but should be looked at.
+    pub fn warn(&mut self, key: &str, what: &str) {
+        let warning = self.findings.at(self.origin(key), format!("{}{key}", self.path), what.to_owned());
+        self.findings.warnings.push(warning);
     }
 
     fn origin(&self, key: &str) -> Origin {

@@ -16,12 +16,6 @@ pub fn check(keys: &mut Keys) {
     keys.not_yet("max_rate", 0, &SIZE);
     keys.not_yet("parallel", 4, &CONNECTIONS);
     keys.not_yet("parallel_from", "64MiB", &SIZE);
-    keys.table("server_tls", |keys| {
-        keys.not_yet("cert", "", &FILE);
-        keys.not_yet("key", "", &FILE);
-        keys.not_yet("ca", "", &FILE);
-        keys.not_yet("client_auth", "none", &CLIENT_AUTH);
-    });
     keys.table("prune", |keys| {
         keys.not_yet("enabled", true, &BOOL);
         keys.not_yet("min_free", "15%", &SHARE);
@@ -77,7 +71,6 @@ pub fn check_credentials(keys: &mut Keys) {
 }
 
 const PRELOAD: Kind<String> = Kind::new("\"wait\" or \"background\"", |v| one_of(v, &["wait", "background"]));
-const CLIENT_AUTH: Kind<String> = Kind::new("\"none\" or \"verify\"", |v| one_of(v, &["none", "verify"]));
 const PRUNE_TYPE: Kind<String> =
     Kind::new("\"accessed\" or \"created\"", |v| one_of(v, &["accessed", "created"]));
 const PROVIDER: Kind<String> = Kind::new("\"ecr\", or \"\"", |v| one_of(v, &["", "ecr"]));

@@ -3,7 +3,7 @@
 //! - `value`: a TOML document with the line of everything in it
 //! - `kind`, `address`, `units`, `pattern`, `name_pattern`: what a value can be, and the words for it
 //! - `keys`: reads a table key by key; errors, suggestions and provenance come from here
-//! - `document`, `access`, `registry`, `secret`, `users`, `later`: which keys there are, and what has to hold between them
+//! - `document`, `access`, `registry`, `secret`, `users`, `server_tls`, `later`: which keys there are, and what has to hold between them
 //! - `origin`: what is in force and where it came from
 //!
 //! Rule of the room: a key is accepted only if it has an effect. No message holds a secret.
@@ -20,6 +20,7 @@ mod origin;
 mod pattern;
 mod registry;
 mod secret;
+mod server_tls;
 mod settings;
 mod units;
 mod users;
@@ -35,6 +36,7 @@ pub use name_pattern::{InvalidNamePattern, NamePattern};
 pub use origin::{InForce, Origin};
 pub use pattern::{InvalidPattern, RegistryPattern};
 pub use secret::Secret;
+pub use server_tls::ServerTls;
 pub use settings::{
     Abandoned, AccessSettings, Age, ClientTls, Credentials, Log, LogFormat, Prefetch, Proxy,
     RegistryDefaults, RegistrySettings, Scheme, Settings, Unlisted,
@@ -59,6 +61,8 @@ pub struct Override {
 pub struct Configuration {
     pub settings: Settings,
     pub in_force: InForce,
+    /// What works, but is hardly wanted.
+    pub warnings: Vec<Problem>,
     /// The file that was read, if any.
     pub file: Option<PathBuf>,
 }
@@ -88,9 +92,10 @@ impl Configuration {
         };
         let settings = Keys::document(&table, overrides, &mut findings, document::read);
         let in_force = findings.in_force.clone();
+        let warnings = std::mem::take(&mut findings.warnings);
         let problems = findings.into_problems();
         match settings {
-            Some(settings) if problems.is_empty() => Ok(Self { settings, in_force, file: path }),
+            Some(settings) if problems.is_empty() => Ok(Self { settings, in_force, warnings, file: path }),
             _ => Err(ConfigError::Invalid(problems)),
         }
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use url::Url;
 
-use super::{Listen, NamePattern, RegistryPattern, Secret, Users};
+use super::{Listen, NamePattern, RegistryPattern, Secret, ServerTls, Users};
 use crate::oci::{Platform, Registry};
 
 /// All settings of a running daemon.
@@ -17,6 +17,8 @@ pub struct Settings {
     pub image_path: PathBuf,
     /// Never empty.
     pub listen: Vec<Listen>,
+    /// Spoken on all TCP addresses.
+    pub server_tls: Option<ServerTls>,
     /// The registry of a request that names none.
     pub default_registry: Option<Registry>,
     /// Where to ask whether pulls would work.

@@ -17,10 +17,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::admin::{Health, SideDoor};
-use crate::config::{Listen, Settings};
+use crate::config::Settings;
 use crate::oci::Registry;
 use crate::pull::Pull;
-use crate::serve::{Listener, Responder, Server};
+use crate::serve::{ListenError, Listener, Responder, Server, server_config};
 use crate::store::{OpenError, Store};
 use crate::upstream::{Upstreams, UpstreamsError};
 
@@ -29,24 +29,18 @@ use crate::upstream::{Upstreams, UpstreamsError};
 pub enum ServeError {
     #[error("cannot open the log file {path}: {source}")]
     Log { path: String, source: io::Error },
-    #[error("cannot listen on {address}: {source}{}", in_use(.source))]
-    Listen { address: Listen, source: io::Error },
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     #[error("cannot listen on {address} for {option}: {source}")]
     SideDoor { option: &'static str, address: SocketAddr, source: io::Error },
     #[error(transparent)]
     Store(#[from] OpenError),
     #[error(transparent)]
     Upstreams(#[from] UpstreamsError),
+    #[error("cannot speak TLS with server_tls: {0}")]
+    Tls(#[from] rustls::Error),
     #[error("cannot start: {0}")]
     Start(#[from] io::Error),
-}
-
-fn in_use(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => ". Another program has this port: give another with --port",
-        io::ErrorKind::PermissionDenied => ". A port below 1024 needs a privilege: give another with --port",
-        _ => "",
-    }
 }
 
 impl ServeError {
@@ -54,10 +48,8 @@ impl ServeError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Store(OpenError::Locked { .. }) => 75,
-            Self::Store(OpenError::Io(_)) | Self::Start(_) | Self::Listen { .. } | Self::SideDoor { .. } => {
-                71
-            }
-            Self::Store(_) | Self::Upstreams(_) | Self::Log { .. } => 78,
+            Self::Store(OpenError::Io(_)) | Self::Start(_) | Self::Listen(_) | Self::SideDoor { .. } => 71,
+            Self::Store(_) | Self::Upstreams(_) | Self::Tls(_) | Self::Log { .. } => 78,
         }
     }
 }
@@ -66,8 +58,9 @@ impl ServeError {
 pub fn serve(settings: Settings, banner: String) -> Result<(), ServeError> {
     let _log = log::start(&settings.log)?;
     raise_open_files();
-    let listeners = bind(&settings)?;
+    let listeners: Vec<_> = settings.listen.iter().map(Listener::bind).collect::<Result<_, _>>()?;
     let health = settings.health.map(|address| side_door("--health", address)).transpose()?;
+    let tls = settings.server_tls.as_ref().map(server_config).transpose()?;
     let store = Arc::new(Store::open(&settings.image_path)?);
     let via = format!("ociregistry-{}", store.id());
     let upstreams = Upstreams::new(&settings, &format!("1.1 {via}"))?;
@@ -83,7 +76,7 @@ pub fn serve(settings: Settings, banner: String) -> Result<(), ServeError> {
     let pull = Pull::new(settings.clone(), store.clone(), upstreams, runtime.handle().clone());
     let (shut_down, shutdown) = watch::channel(false);
     let responder = Arc::new(Responder::new(pull.clone(), &settings, own_names(&listeners), via));
-    let server = Server::start(responder, threads, shutdown.clone())?;
+    let server = Server::start(responder, threads, tls, shutdown.clone())?;
     let looked_at = Health::new(store.clone(), server.pulse(), shutdown.clone());
 
     print!("{banner}");
@@ -134,13 +127,6 @@ pub fn serve(settings: Settings, banner: String) -> Result<(), ServeError> {
     runtime.shutdown_background();
     store.close();
     result.map_err(ServeError::Start)
-}
-
-fn bind(settings: &Settings) -> Result<Vec<Listener>, ServeError> {
-    let bind = |address: &Listen| {
-        Listener::bind(address).map_err(|source| ServeError::Listen { address: address.clone(), source })
-    };
-    settings.listen.iter().map(bind).collect()
 }
 
 fn side_door(option: &'static str, address: SocketAddr) -> Result<SideDoor, ServeError> {

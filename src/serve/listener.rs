@@ -2,26 +2,28 @@
 
 use std::fmt;
 use std::fs;
-use std::io::{self, IoSlice};
+use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsRawFd, RawFd};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::path::{Path, PathBuf};
 
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use nix::sys::stat::{Mode, fchmod};
+use socket2::{Domain, SockAddr, Socket, Type};
 
+use super::stream::Stream;
 use crate::config::Listen;
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
 
-/// A bound socket.
+/// Of a Unix socket's file: whom its owner and group let in may connect.
+const SOCKET_MODE: u32 = 0o660;
+
+/// A bound socket. One that was made by somebody else, as systemd makes them, comes in by `From`.
 pub enum Listener {
     Tcp(TcpListener),
-    Unix(UnixListener),
+    Unix(UnixListener, Option<SocketFile>),
 }
 
 /// Who is at the other end.
@@ -40,20 +42,59 @@ impl fmt::Display for Peer {
     }
 }
 
-impl Listener {
-    /// Binds, and listens. A Unix socket that nobody listens on any more is replaced; group may connect.
-    pub fn bind(listen: &Listen) -> io::Result<Self> {
-        match listen {
-            Listen::Tcp(address) => bind_tcp(*address).map(Self::Tcp),
-            Listen::Unix(path) => bind_unix(path).map(Self::Unix),
+/// Why there is no listener.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {source}. {}", advice(.address, .source))]
+pub struct ListenError {
+    pub address: Listen,
+    pub source: io::Error,
+}
+
+/// How to mend it.
+fn advice(address: &Listen, error: &io::Error) -> String {
+    use io::ErrorKind::{AddrInUse, AddrNotAvailable, NotFound, PermissionDenied};
+    match (address, error.kind()) {
+        (Listen::Tcp(_), AddrInUse) => {
+            "Another program has this port: give another with --port, or in listen".to_owned()
         }
+        (Listen::Tcp(_), PermissionDenied) => {
+            "A port below 1024 needs a privilege: give another with --port, or in listen".to_owned()
+        }
+        (Listen::Tcp(address), AddrNotAvailable) => {
+            format!("No interface of this host has the address {}: see host and listen", address.ip())
+        }
+        (Listen::Unix(path), AddrInUse) if is_socket(path) => {
+            "Another program listens there: give another path in listen".to_owned()
+        }
+        (Listen::Unix(_), AddrInUse) => {
+            "There is something else than a socket: remove it, or give another path in listen".to_owned()
+        }
+        (Listen::Unix(path), NotFound) => {
+            let folder = path.parent().unwrap_or(path);
+            format!("There is no folder {}: make it first", folder.display())
+        }
+        (Listen::Unix(_), PermissionDenied) => {
+            "The user that this runs as must be able to make files in its folder".to_owned()
+        }
+        _ => "See host, port and listen".to_owned(),
+    }
+}
+
+impl Listener {
+    /// Binds, and listens. A Unix socket that nobody listens on any more is replaced; its group may connect.
+    pub fn bind(listen: &Listen) -> Result<Self, ListenError> {
+        let bound = match listen {
+            Listen::Tcp(address) => bind_tcp(*address).map(Self::Tcp),
+            Listen::Unix(path) => bind_unix(path).map(|(listener, file)| Self::Unix(listener, Some(file))),
+        };
+        bound.map_err(|source| ListenError { address: listen.clone(), source })
     }
 
     /// The address and port, where it is one.
     pub fn address(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(listener) => listener.local_addr().ok(),
-            Self::Unix(_) => None,
+            Self::Unix(..) => None,
         }
     }
 
@@ -64,20 +105,28 @@ impl Listener {
                 listener.set_nonblocking(true)?;
                 AsyncListener::Tcp(tokio::net::TcpListener::from_std(listener)?)
             }
-            Self::Unix(listener) => {
+            Self::Unix(listener, file) => {
                 listener.set_nonblocking(true)?;
-                AsyncListener::Unix(tokio::net::UnixListener::from_std(listener)?)
+                AsyncListener::Unix(tokio::net::UnixListener::from_std(listener)?, file)
             }
         })
     }
 }
 
+impl From<TcpListener> for Listener {
+    fn from(listener: TcpListener) -> Self {
+        Self::Tcp(listener)
+    }
+}
+
+impl From<UnixListener> for Listener {
+    fn from(listener: UnixListener) -> Self {
+        Self::Unix(listener, None)
+    }
+}
+
 fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = socket2::Socket::new(
-        socket2::Domain::for_address(address),
-        socket2::Type::STREAM.nonblocking().cloexec(),
-        None,
-    )?;
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), None)?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
         // Otherwise `[::]` would take the IPv4 address of another entry.
@@ -88,21 +137,54 @@ fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-fn bind_unix(path: &Path) -> io::Result<UnixListener> {
-    let left_behind = fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket())
+fn bind_unix(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
+    let left_behind = is_socket(path)
         && UnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
     if left_behind {
         fs::remove_file(path)?;
     }
-    let listener = UnixListener::bind(path)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
-    Ok(listener)
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
+    // The file gets the socket's mode, less the umask: at no time more than we want. Then what the umask took.
+    fchmod(&socket, Mode::from_bits_truncate(SOCKET_MODE))?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    let file = SocketFile::at(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(SOCKET_MODE))?;
+    socket.listen(BACKLOG)?;
+    Ok((socket.into(), file))
+}
+
+fn is_socket(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket())
+}
+
+/// The file of a socket that we bound. It goes with the listener, unless another has taken its place.
+pub struct SocketFile {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl SocketFile {
+    fn at(path: &Path) -> io::Result<Self> {
+        let found = fs::symlink_metadata(path)?;
+        Ok(Self { path: path.to_owned(), device: found.dev(), inode: found.ino() })
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let ours = |found: fs::Metadata| found.dev() == self.device && found.ino() == self.inode;
+        if fs::symlink_metadata(&self.path).is_ok_and(ours) {
+            // What stays is replaced by the next start.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
 }
 
 /// A listener on a runtime.
 pub enum AsyncListener {
     Tcp(tokio::net::TcpListener),
-    Unix(tokio::net::UnixListener),
+    Unix(tokio::net::UnixListener, Option<SocketFile>),
 }
 
 impl AsyncListener {
@@ -113,7 +195,7 @@ impl AsyncListener {
                 let (stream, address) = listener.accept().await?;
                 Connection::Tcp(stream.into_std()?, address)
             }
-            Self::Unix(listener) => Connection::Unix(listener.accept().await?.0.into_std()?),
+            Self::Unix(listener, _) => Connection::Unix(listener.accept().await?.0.into_std()?),
         })
     }
 }
@@ -138,81 +220,92 @@ impl Connection {
     }
 }
 
-/// The bytes of a connection.
-pub enum Stream {
-    Tcp(tokio::net::TcpStream),
-    Unix(tokio::net::UnixStream),
-}
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
 
-impl Stream {
-    pub async fn readable(&self) -> io::Result<()> {
-        match self {
-            Self::Tcp(stream) => stream.ready(Interest::READABLE).await.map(drop),
-            Self::Unix(stream) => stream.ready(Interest::READABLE).await.map(drop),
-        }
+    use super::*;
+
+    fn unix(path: PathBuf) -> Listen {
+        Listen::Unix(path)
     }
 
-    pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => stream.try_read(buffer),
-            Self::Unix(stream) => stream.try_read(buffer),
-        }
-    }
-}
-
-impl AsRawFd for Stream {
-    fn as_raw_fd(&self) -> RawFd {
-        match self {
-            Self::Tcp(stream) => stream.as_raw_fd(),
-            Self::Unix(stream) => stream.as_raw_fd(),
-        }
-    }
-}
-
-impl AsyncRead for Stream {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
-            Self::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
-        }
-    }
-}
-
-impl AsyncWrite for Stream {
-    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
-            Self::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
-        }
+    fn refusal(listen: &Listen) -> String {
+        Listener::bind(listen).err().unwrap().to_string()
     }
 
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        parts: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(context, parts),
-            Self::Unix(stream) => Pin::new(stream).poll_write_vectored(context, parts),
-        }
+    #[test]
+    fn a_unix_socket_is_for_its_group_whatever_the_umask_and_goes_with_the_listener() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        let listener = Listener::bind(&unix(path.clone())).unwrap();
+        let mode = fs::symlink_metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o660);
+        UnixStream::connect(&path).unwrap();
+        drop(listener);
+        assert!(!path.exists());
     }
 
-    fn is_write_vectored(&self) -> bool {
-        true
+    #[test]
+    fn a_socket_that_took_the_place_of_ours_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        let ours = Listener::bind(&unix(path.clone())).unwrap();
+        fs::rename(&path, folder.path().join("moved")).unwrap();
+        let theirs = UnixListener::bind(&path).unwrap();
+        drop(ours);
+        assert!(path.exists());
+        drop(theirs);
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    #[test]
+    fn a_socket_from_elsewhere_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        drop(Listener::from(UnixListener::bind(&path).unwrap()));
+        assert!(path.exists());
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
-            Self::Unix(stream) => Pin::new(stream).poll_shutdown(context),
-        }
+    #[test]
+    fn a_socket_that_nobody_listens_on_is_replaced_and_another_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        let other = UnixListener::bind(&path).unwrap();
+        assert!(refusal(&unix(path.clone())).contains("Another program listens there"));
+        drop(other);
+        let _ours = Listener::bind(&unix(path.clone())).unwrap();
+        UnixStream::connect(&path).unwrap();
+    }
+
+    #[test]
+    fn why_there_is_no_unix_socket() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, "kept").unwrap();
+        let refused = refusal(&unix(file.clone()));
+        assert!(refused.contains("something else than a socket"), "{refused}");
+        assert_eq!(fs::read_to_string(&file).unwrap(), "kept");
+        let refused = refusal(&unix(folder.path().join("no/such/s")));
+        assert!(
+            refused.contains(&format!("no folder {}", folder.path().join("no/such").display())),
+            "{refused}"
+        );
+    }
+
+    #[test]
+    fn why_there_is_no_port() {
+        let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let refused = refusal(&Listen::Tcp(taken.local_addr().unwrap()));
+        assert!(refused.contains("Another program has this port"), "{refused}");
+        let refused = refusal(&Listen::Tcp("192.0.2.1:8080".parse().unwrap()));
+        assert!(refused.contains("No interface of this host has the address 192.0.2.1"), "{refused}");
+    }
+
+    #[test]
+    fn ipv6_leaves_ipv4_to_others() {
+        let six = Listener::bind(&Listen::Tcp((Ipv6Addr::UNSPECIFIED, 0).into())).unwrap();
+        let port = six.address().unwrap().port();
+        let four = Listener::bind(&Listen::Tcp((Ipv4Addr::UNSPECIFIED, port).into()));
+        assert!(four.is_ok());
     }
 }

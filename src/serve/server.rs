@@ -1,33 +1,31 @@
 //! Accepting connections, and the threads that serve them.
 
-use std::convert::Infallible;
+use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioTimer;
+use arc_swap::ArcSwapOption;
+use rustls::ServerConfig;
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::LocalSet;
+use tokio::time::{MissedTickBehavior, interval};
 
-use super::listener::{AsyncListener, Connection, Listener, Peer, Stream};
+use super::activity::{AMPLE, Activity, Clock, Order, SCARCE};
+use super::connection::{self, Common};
+use super::limits;
+use super::listener::{AsyncListener, Connection, Listener};
 use super::pulse::Pulse;
-use super::request_log::Entry;
 use super::respond::Responder;
-use super::socket::Socket;
-
-/// For the head of a request, and for the next request on a connection that is kept.
-const HEAD_WITHIN: Duration = Duration::from_secs(120);
-
-/// For a head (podman's Range of 1,024 parts has 20 kB), and for bytes that wait to be sent, in bytes.
-const BUFFER: usize = 64 << 10;
 
 /// A pause after an accept that failed, as it does when file descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Of the clock that connections are timed by.
+const TICK: Duration = Duration::from_secs(1);
 
 /// Running responses get so long when the daemon ends.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -35,47 +33,68 @@ const DRAIN: Duration = Duration::from_secs(10);
 /// Threads that serve, fed by [`accept`](Server::accept).
 pub struct Server {
     workers: Vec<Worker>,
+    tls: Arc<ArcSwapOption<ServerConfig>>,
+    /// One permit a connection.
+    room: Arc<Semaphore>,
 }
 
 struct Worker {
-    connections: mpsc::UnboundedSender<Connection>,
+    connections: mpsc::UnboundedSender<Admitted>,
     runtime: Handle,
     thread: thread::JoinHandle<()>,
 }
 
+/// A connection that has its place.
+pub struct Admitted {
+    pub connection: Connection,
+    pub place: Option<OwnedSemaphorePermit>,
+}
+
 impl Server {
-    /// Starts `threads` threads. They end when `shutdown` turns true and what runs has ended, or 10 s after.
+    /// Starts `threads` threads. They end when `shutdown` turns true and what runs has ended, or 10 s after. With
+    /// `tls`, that is spoken on TCP.
     pub fn start(
         responder: Arc<Responder>,
         threads: usize,
+        tls: Option<Arc<ServerConfig>>,
         shutdown: watch::Receiver<bool>,
     ) -> io::Result<Self> {
+        let places = limits::connections();
+        let room = Arc::new(Semaphore::new(places));
+        let tls = Arc::new(ArcSwapOption::new(tls));
+        let common = Common { responder, tls: tls.clone(), streams: Arc::new(Semaphore::new(places)) };
         let workers = (0..threads.max(1)).map(|number| {
             let (connections, incoming) = mpsc::unbounded_channel();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let handle = runtime.handle().clone();
-            let (responder, shutdown) = (responder.clone(), shutdown.clone());
+            let (common, room, shutdown) = (common.clone(), room.clone(), shutdown.clone());
             let work = move || {
                 let tasks = LocalSet::new();
-                runtime.block_on(tasks.run_until(serve(incoming, responder, shutdown)));
+                runtime.block_on(tasks.run_until(serve(incoming, common, room, shutdown)));
                 // What still runs has had its time; a read that hangs on a disk must not keep us.
                 runtime.shutdown_background();
             };
             let thread = thread::Builder::new().name(format!("serve-{number}")).spawn(work)?;
             Ok(Worker { connections, runtime: handle, thread })
         });
-        Ok(Self { workers: workers.collect::<io::Result<_>>()? })
+        Ok(Self { workers: workers.collect::<io::Result<_>>()?, tls, room })
+    }
+
+    /// What new connections over TCP speak from now on: TLS as this says, or none. Those that are there keep theirs.
+    pub fn replace_tls(&self, tls: Option<Arc<ServerConfig>>) {
+        self.tls.store(tls);
     }
 
     /// Accepts from all listeners until `shutdown`, and deals the connections out.
     pub async fn accept(&self, listeners: Vec<Listener>, shutdown: watch::Receiver<bool>) -> io::Result<()> {
-        let (sender, mut accepted) = mpsc::channel(16);
+        let (sender, mut admitted) = mpsc::channel(16);
         for listener in listeners {
-            tokio::spawn(accept(listener.into_async()?, sender.clone(), shutdown.clone()));
+            let listener = listener.into_async()?;
+            tokio::spawn(accept(listener, self.room.clone(), sender.clone(), shutdown.clone()));
         }
         drop(sender);
         let mut next = 0;
-        while let Some(connection) = accepted.recv().await {
+        while let Some(connection) = admitted.recv().await {
             let worker = &self.workers[next % self.workers.len()];
             next = next.wrapping_add(1);
             // Its thread ends only after all accepting has.
@@ -98,90 +117,83 @@ impl Server {
     }
 }
 
-async fn accept(
+/// One listener's task. Where there is no room, a connection waits here, and those behind it in the kernel.
+pub async fn accept(
     listener: AsyncListener,
-    connections: mpsc::Sender<Connection>,
+    room: Arc<Semaphore>,
+    admitted: mpsc::Sender<Admitted>,
     mut shutdown: watch::Receiver<bool>,
 ) {
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            _ = shutdown.wait_for(|shutdown| *shutdown) => return,
-        };
-        match accepted {
-            Ok(connection) => {
-                if connections.send(connection).await.is_err() {
-                    return;
+    let told = async { drop(shutdown.wait_for(|shutdown| *shutdown).await) };
+    let accepting = async {
+        loop {
+            match listener.accept().await {
+                Ok(connection) => {
+                    let place = room.clone().acquire_owned().await.ok();
+                    if admitted.send(Admitted { connection, place }).await.is_err() {
+                        return;
+                    }
+                }
+                // The client gave up before we came.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
         }
+    };
+    tokio::select! {
+        () = accepting => {}
+        () = told => {}
     }
 }
 
-/// One thread's work: serve what comes, and end in good order.
-async fn serve(
-    mut incoming: mpsc::UnboundedReceiver<Connection>,
-    responder: Arc<Responder>,
+/// One thread's work: serve what comes, see that none takes too long, and end in good order.
+pub async fn serve(
+    mut incoming: mpsc::UnboundedReceiver<Admitted>,
+    common: Common,
+    room: Arc<Semaphore>,
     mut shutdown: watch::Receiver<bool>,
 ) {
-    // Each connection holds one more of it.
-    let running = Rc::new(());
+    let clock = Clock::default();
+    let connections = RefCell::new(Vec::<Rc<Activity>>::new());
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let connection = tokio::select! {
-            connection = incoming.recv() => match connection {
-                Some(connection) => connection,
-                None => break,
-            },
+        tokio::select! {
+            admitted = incoming.recv() => {
+                let Some(Admitted { connection, place }) = admitted else { break };
+                let activity = Activity::new(clock.clone());
+                connections.borrow_mut().push(activity.clone());
+                let common = common.clone();
+                tokio::task::spawn_local(async move {
+                    connection::serve(connection, common, activity).await;
+                    drop(place);
+                });
+            }
+            _ = ticks.tick(), if !connections.borrow().is_empty() => {
+                clock.set(clock.get() + 1);
+                let patience = if room.available_permits() == 0 { &SCARCE } else { &AMPLE };
+                connections.borrow_mut().retain(|activity| {
+                    if let Some(order) = activity.overdue(patience) {
+                        activity.order(order);
+                    }
+                    // Otherwise it has ended.
+                    Rc::strong_count(activity) > 1
+                });
+            }
             _ = shutdown.wait_for(|shutdown| *shutdown) => break,
-        };
-        let Ok((stream, client)) = connection.open() else { continue };
-        let (responder, shutdown) = (responder.clone(), shutdown.clone());
-        let running = running.clone();
-        tokio::task::spawn_local(async move {
-            talk(stream, client, responder, shutdown).await;
-            drop(running);
-        });
+        }
+    }
+    let connections = connections.into_inner();
+    for activity in &connections {
+        activity.order(Order::Finish);
     }
     let idle = async {
-        while Rc::strong_count(&running) > 1 {
+        while connections.iter().any(|activity| Rc::strong_count(activity) > 1) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
     let _ = tokio::time::timeout(DRAIN, idle).await;
-}
-
-async fn talk(stream: Stream, client: Peer, responder: Arc<Responder>, mut shutdown: watch::Receiver<bool>) {
-    let socket = Socket::new(stream);
-    let service = service_fn(|request| {
-        let responder = responder.clone();
-        async move {
-            let log = Entry::of(&request, client);
-            Ok::<_, Infallible>(responder.respond(request, client, log).await)
-        }
-    });
-    {
-        let mut serving = std::pin::pin!(
-            http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEAD_WITHIN)
-                .max_buf_size(BUFFER)
-                .serve_connection(socket.clone(), service)
-        );
-        let told = async { drop(shutdown.wait_for(|shutdown| *shutdown).await) };
-        let ended = tokio::select! {
-            ended = serving.as_mut() => ended,
-            () = told => {
-                serving.as_mut().graceful_shutdown();
-                serving.await
-            }
-        };
-        if let Err(error) = ended {
-            tracing::debug!(%client, %error, "connection ended");
-        }
-    }
-    socket.close().await;
 }

@@ -5,70 +5,72 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
-use super::listener::Stream;
-use hyper::rt::{Read, ReadBufCursor, Write};
-use hyper_util::rt::TokioIo;
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// What a client may still send after we have closed our side.
-const LINGER: Duration = Duration::from_secs(2);
-const LINGER_BYTES: usize = 1 << 20;
+use super::activity::Activity;
+use super::stream::Stream;
 
 /// One of two handles to a stream: hyper's, and ours to close it.
 #[derive(Clone)]
 pub struct Socket {
     /// Borrowed for the length of a poll, and both ends are in one task.
-    stream: Rc<RefCell<Stream>>,
+    inner: Rc<RefCell<Inner>>,
+    activity: Rc<Activity>,
+}
+
+struct Inner {
+    stream: Stream,
+    /// What was read to see which protocol this is.
+    ahead: Bytes,
 }
 
 impl Socket {
-    pub fn new(stream: Stream) -> Self {
-        Self { stream: Rc::new(RefCell::new(stream)) }
+    pub fn new(stream: Stream, ahead: Bytes, activity: Rc<Activity>) -> Self {
+        Self { inner: Rc::new(RefCell::new(Inner { stream, ahead })), activity }
     }
 
-    fn poll<T>(&self, poll: impl FnOnce(Pin<&mut TokioIo<&mut Stream>>) -> Poll<T>) -> Poll<T> {
-        poll(Pin::new(&mut TokioIo::new(&mut *self.stream.borrow_mut())))
+    /// The stream, once the other handle is gone.
+    pub fn into_stream(self) -> Option<Stream> {
+        Some(Rc::into_inner(self.inner)?.into_inner().stream)
     }
 
-    /// Closes by FIN, once the other handle is gone. A close with bytes unread would be a reset, and that ends a
-    /// pull where a FIN lets the client resume it.
-    pub async fn close(self) {
-        let Some(stream) = Rc::into_inner(self.stream).map(RefCell::into_inner) else { return };
-        let fd = std::os::fd::AsRawFd::as_raw_fd(&stream);
-        if nix::sys::socket::shutdown(fd, nix::sys::socket::Shutdown::Write).is_err() {
-            return;
+    fn poll<T>(&self, poll: impl FnOnce(Pin<&mut Stream>) -> Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        let polled = poll(Pin::new(&mut self.inner.borrow_mut().stream));
+        match polled {
+            Poll::Pending => self.activity.blocked(),
+            Poll::Ready(_) => self.activity.sent(),
         }
-        let drain = async {
-            let mut buffer = [0; 4096];
-            let mut drained = 0;
-            while drained < LINGER_BYTES {
-                if stream.readable().await.is_err() {
-                    return;
-                }
-                match stream.try_read(&mut buffer) {
-                    Ok(0) => return,
-                    Ok(count) => drained += count,
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    Err(_) => return,
-                }
-            }
-        };
-        let _ = tokio::time::timeout(LINGER, drain).await;
+        polled
     }
 }
 
-impl Read for Socket {
+impl AsyncRead for Socket {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
-        cursor: ReadBufCursor<'_>,
+        buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.poll(|stream| stream.poll_read(context, cursor))
+        let inner = &mut *self.inner.borrow_mut();
+        if inner.ahead.is_empty() {
+            let polled = Pin::new(&mut inner.stream).poll_read(context, buffer);
+            if polled.is_ready() {
+                self.activity.received();
+            }
+            return polled;
+        }
+        let count = inner.ahead.len().min(buffer.remaining());
+        buffer.put_slice(&inner.ahead[..count]);
+        inner.ahead.advance(count);
+        if inner.ahead.is_empty() {
+            inner.ahead = Bytes::new();
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
-impl Write for Socket {
+impl AsyncWrite for Socket {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.poll(|stream| stream.poll_write(context, bytes))
     }
@@ -85,11 +87,11 @@ impl Write for Socket {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll(|stream| stream.poll_flush(context))
     }
 
-    /// Left to [`close`](Self::close).
+    /// Left to [`Stream::close`].
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }

@@ -1,6 +1,7 @@
 //! Documents against what becomes of them.
 
 mod errors;
+mod server_tls;
 
 use std::path::Path;
 use std::time::Duration;

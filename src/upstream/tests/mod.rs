@@ -28,6 +28,7 @@ const MANIFEST: &[u8] = br#"{"schemaVersion":2,"config":{},"layers":[]}"#;
 fn settings(registries: Vec<RegistrySettings>) -> Settings {
     Settings {
         image_path: PathBuf::new(),
+        server_tls: None,
         listen: Vec::new(),
         health: None,
         access: AccessSettings::default(),
