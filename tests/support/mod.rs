@@ -4,7 +4,9 @@
 #![allow(dead_code)] // every test file is a program of its own and uses its share of the parts
 
 pub mod client;
+pub mod curl;
 pub mod daemon;
+pub mod http2;
 pub mod layout;
 pub mod multipart;
 pub mod process;
