@@ -274,6 +274,16 @@ fn who_keeps_connections_without_need_keeps_nobody_out() {
     assert!(!daemon.log().contains("cannot accept"), "{}", daemon.log());
 }
 
+#[test]
+fn targets_of_every_form_are_answered() {
+    let (_, _upstream, daemon) = serving();
+    for (target, status) in [("http://localhost/v2/", 200), ("*", 404), ("/v2/?", 200)] {
+        assert_eq!(daemon.get(target).status(), status, "{target}");
+    }
+    daemon.send(Request::new("CONNECT", "localhost:80")).is(405);
+    eventually("their lines of the log", || daemon.log().contains("GET:/v2/ status=200"));
+}
+
 /// A client that sends more than we read is not reset before it has read the answer.
 #[test]
 fn what_is_sent_behind_a_request_does_not_cost_its_answer() {

@@ -12,7 +12,7 @@ use rustls::ServerConfig;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::LocalSet;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::activity::{AMPLE, Activity, Clock, Order, SCARCE};
 use super::connection::{self, Common};
@@ -23,6 +23,9 @@ use super::respond::Responder;
 
 /// A pause after an accept that failed, as it does when file descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// That there is no more room is logged no oftener.
+const SAID_AGAIN: Duration = Duration::from_secs(60);
 
 /// Of the clock that connections are timed by.
 const TICK: Duration = Duration::from_secs(1);
@@ -126,9 +129,16 @@ pub async fn accept(
 ) {
     let told = async { drop(shutdown.wait_for(|shutdown| *shutdown).await) };
     let accepting = async {
+        let mut quiet_until = Instant::now();
         loop {
             match listener.accept().await {
                 Ok(connection) => {
+                    if room.available_permits() == 0 && Instant::now() >= quiet_until {
+                        tracing::warn!(
+                            "there are as many connections as can be: new ones wait, idle ones are ended"
+                        );
+                        quiet_until = Instant::now() + SAID_AGAIN;
+                    }
                     let place = room.clone().acquire_owned().await.ok();
                     if admitted.send(Admitted { connection, place }).await.is_err() {
                         return;

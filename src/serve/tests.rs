@@ -7,6 +7,8 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use http::Request;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
@@ -28,11 +30,12 @@ const HEX: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abc
 /// A thread's work on this one, with an empty cache but for one blob of zeros.
 struct Place {
     address: SocketAddr,
+    tls: Arc<ArcSwapOption<rustls::ServerConfig>>,
     _folder: TempDir,
     _shut_down: watch::Sender<bool>,
 }
 
-async fn place(places: usize, tls: Option<ServerTls>) -> Place {
+async fn place(places: usize, tls: Option<Arc<rustls::ServerConfig>>) -> Place {
     let folder = tempfile::tempdir().unwrap();
     let images = folder.path().join("images");
     let file = folder.path().join("c.toml");
@@ -44,12 +47,8 @@ async fn place(places: usize, tls: Option<ServerTls>) -> Place {
     let pull = Pull::new(settings.clone(), store, upstreams, tokio::runtime::Handle::current());
     let responder = Arc::new(Responder::new(pull, &settings, Vec::new(), "tests".to_owned()));
 
-    let tls = tls.map(|settings| super::server_config(&settings).unwrap());
-    let common = Common {
-        responder,
-        tls: Arc::new(ArcSwapOption::new(tls)),
-        streams: Arc::new(Semaphore::new(places)),
-    };
+    let tls = Arc::new(ArcSwapOption::new(tls));
+    let common = Common { responder, tls: tls.clone(), streams: Arc::new(Semaphore::new(places)) };
     let listener = Listener::from(std::net::TcpListener::bind("127.0.0.1:0").unwrap());
     let address = listener.address().unwrap();
     let (shut_down, shutdown) = watch::channel(false);
@@ -63,7 +62,7 @@ async fn place(places: usize, tls: Option<ServerTls>) -> Place {
         }
     });
     spawn_local(server::serve(incoming, common, room, shutdown));
-    Place { address, _folder: folder, _shut_down: shut_down }
+    Place { address, tls, _folder: folder, _shut_down: shut_down }
 }
 
 /// Runs a test beside what it tests.
@@ -92,6 +91,17 @@ impl Place {
         let (requests, connection) = builder.handshake(self.connect().await).await.unwrap();
         (requests, spawn_local(connection))
     }
+}
+
+/// A new certificate for this host, and TLS by it.
+fn identity() -> (CertificateDer<'static>, Arc<rustls::ServerConfig>) {
+    let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let certificate = pair.cert.der().clone();
+    let key = PrivateKeyDer::try_from(pair.signing_key.serialize_der()).unwrap();
+    let ring = rustls::crypto::ring::default_provider();
+    let identity = CertifiedKey::from_der(vec![certificate.clone()], key, &ring).unwrap();
+    let settings = ServerTls { identity: Arc::new(identity), clients: None };
+    (certificate, super::server_config(&settings).unwrap())
 }
 
 const PING: &[u8] = b"GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n";
@@ -242,6 +252,19 @@ async fn http2_without_a_request_ends_after_five_minutes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_http2_client_that_is_gone_without_a_word_is_found() {
+    here(async {
+        let place = place(9, None).await;
+        let mut client = place.connect().await;
+        let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+        client.write_all(&[&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &settings].concat()).await.unwrap();
+        let age = closed(&mut client).await;
+        assert!((79..90).contains(&age), "{age}");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn http2_streams_that_take_nothing_end_their_connection_after_five_minutes() {
     here(async {
         let place = place(9, None).await;
@@ -267,15 +290,7 @@ async fn http2_streams_that_take_nothing_end_their_connection_after_five_minutes
 #[tokio::test(start_paused = true)]
 async fn who_does_not_shake_hands_is_let_go_after_ten_seconds() {
     here(async {
-        let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        let (cert, key) = (folder.path().join("cert"), folder.path().join("key"));
-        std::fs::write(&cert, pair.cert.pem()).unwrap();
-        std::fs::write(&key, pair.signing_key.serialize_pem()).unwrap();
-        let file = folder.path().join("c.toml");
-        std::fs::write(&file, format!("[server_tls]\ncert = {cert:?}\nkey = {key:?}")).unwrap();
-        let tls = Configuration::load(Some(&file), &[]).unwrap().settings.server_tls;
-        let place = place(9, tls).await;
+        let place = place(9, Some(identity().1)).await;
         for hello in [&b""[..], b"\x16\x03\x01\x02\x00"] {
             let mut client = place.connect().await;
             client.write_all(hello).await.unwrap();
@@ -284,6 +299,42 @@ async fn who_does_not_shake_hands_is_let_go_after_ten_seconds() {
             let age = begun.elapsed().as_secs();
             assert!((9..13).contains(&age), "{age}");
         }
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_certificate_is_replaced_under_connections_that_go_on() {
+    here(async {
+        let ((first, one), (second, two)) = (identity(), identity());
+        let place = place(9, Some(one)).await;
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add_parsable_certificates([first.clone(), second.clone()]);
+        let ring = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(ring)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+        let ping = async |stream: &mut tokio_rustls::client::TlsStream<TcpStream>| {
+            stream.write_all(PING).await.unwrap();
+            let mut answer = [0; 4096];
+            assert!(stream.read(&mut answer).await.unwrap() > 0);
+            stream.get_ref().1.peer_certificates().unwrap()[0].clone()
+        };
+        let connect =
+            async || connector.connect("localhost".try_into().unwrap(), place.connect().await).await.unwrap();
+        let mut old = connect().await;
+        assert_eq!(ping(&mut old).await, first);
+        place.tls.store(Some(two));
+        // Its ticket is of no use any more, either.
+        assert_eq!(ping(&mut connect().await).await, second);
+        assert_eq!(ping(&mut old).await, first);
+        place.tls.store(None);
+        let mut plain = place.connect().await;
+        plain.write_all(PING).await.unwrap();
+        answered(&mut plain).await;
     })
     .await;
 }
