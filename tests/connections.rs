@@ -1,5 +1,7 @@
 //! What can be spoken over which connection, and what becomes of those that misbehave.
 
+#![allow(clippy::unwrap_used)] // A test may panic.
+
 mod support;
 
 use std::io::{Read, Write};

@@ -1,5 +1,7 @@
 //! TLS to clients, and what happens where one side speaks it and the other does not.
 
+#![allow(clippy::unwrap_used)] // A test may panic.
+
 mod support;
 
 use std::io::{Read, Write};
