@@ -42,7 +42,8 @@ impl Address {
             IpAddr::V4(ip) => Host::Ipv4(ip),
             IpAddr::V6(ip) => Host::Ipv6(ip),
         };
-        Self { scheme: Scheme::Http, host, port }
+        let scheme = if settings.server_tls.is_some() { Scheme::Https } else { Scheme::Http };
+        Self { scheme, host, port }
     }
 
     pub fn scheme(&self) -> Scheme {
@@ -126,6 +127,19 @@ mod tests {
         assert_eq!(of("0.0.0.0", "5000"), "http://127.0.0.1:5000");
         assert_eq!(of("::", "5000"), "http://[::1]:5000");
         assert_eq!(of("10.0.0.5", "80"), "http://10.0.0.5:80");
+    }
+
+    #[test]
+    fn with_a_certificate_it_is_https() {
+        let folder = tempfile::tempdir().unwrap();
+        let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let path = |name: &str| folder.path().join(name);
+        std::fs::write(path("cert"), pair.cert.pem()).unwrap();
+        std::fs::write(path("key"), pair.signing_key.serialize_pem()).unwrap();
+        let tls = format!("[server_tls]\ncert = {:?}\nkey = {:?}", path("cert"), path("key"));
+        std::fs::write(path("c.toml"), tls).unwrap();
+        let settings = Configuration::load(Some(&path("c.toml")), &[]).unwrap().settings;
+        assert_eq!(Address::of(&settings).to_string(), "https://127.0.0.1:8080");
     }
 
     #[test]
