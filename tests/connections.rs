@@ -188,6 +188,9 @@ fn a_head_that_is_too_large_is_refused() {
 #[test]
 fn rapid_reset_ends_the_connection_and_nothing_else() {
     let (image, _upstream, daemon) = serving();
+    // From now on nothing is asked of the upstream, to which a connection is kept.
+    daemon.get(MANIFEST).is(200);
+    daemon.get(&blob(&image)).is(200);
     let before = daemon.descriptors();
     let mut wire = Wire::connect(daemon.addr);
     let storm: Vec<_> = (0..2000)
