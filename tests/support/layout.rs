@@ -156,7 +156,7 @@ impl Manifest {
         Self { digest: sha256(&bytes), media_type: media_type.into(), bytes: Arc::new(bytes) }
     }
 
-    fn json(media_type: &str, value: &Value) -> Self {
+    pub fn json(media_type: &str, value: &Value) -> Self {
         Self::new(media_type, serde_json::to_vec_pretty(value).unwrap())
     }
 
