@@ -161,7 +161,8 @@ fn blobs_of_zero_bytes_exist() {
     for _cold_and_cached in 0..2 {
         let got = scene.get(&target).is(200);
         assert_eq!((got.header("content-length"), got.body.len()), (Some("0"), 0));
-        scene.send(get(&target).range("bytes=0-0")).is(416);
+        // containerd from 2.1 on asks for `bytes=0-` of whatever there is.
+        assert_eq!(scene.send(get(&target).range("bytes=0-")).is(200).body.len(), 0);
     }
 }
 

@@ -1,0 +1,173 @@
+//! Every answer beside the upstream's own: all that a rich layout holds, online, and again with the upstream stopped.
+
+#![allow(clippy::unwrap_used)] // A test may panic.
+
+mod support;
+
+use std::net::SocketAddr;
+
+use support::client::{Response, get, head};
+use support::daemon::Daemon;
+use support::layout::*;
+use support::process::eventually;
+use support::upstream::Upstream;
+
+const REPOSITORY: &str = "team/rich";
+
+/// Nested indexes, sha512, artifacts, referrers of subjects with and without a manifest, empty and large blobs.
+fn rich() -> Layout {
+    let mut layout = Layout::new();
+    let images =
+        [Image::new(vec![Layer::of_noise(1, 40_000), Layer::of_noise(2, 10)]), Image::of_size(3, 3 * MIB)];
+    let docker = Image::docker(vec![Layer::of_noise(4, 5000)]);
+    layout.add(REPOSITORY, "one", &images[0]);
+    layout.add(REPOSITORY, "Two.2_x-y", &images[1]);
+    layout.add(REPOSITORY, "docker", &docker);
+    let inner = index(OCI_INDEX, &[(&images[0].manifest, "amd64"), (&images[1].manifest, "arm64")]);
+    layout.add_manifest(REPOSITORY, "", &inner);
+    layout.add_manifest(
+        REPOSITORY,
+        "nested",
+        &index(OCI_INDEX, &[(&inner, ""), (&docker.manifest, "s390x")]),
+    );
+    layout.add_manifest(REPOSITORY, "list", &index(DOCKER_LIST, &[(&docker.manifest, "amd64")]));
+    layout.add_manifest(REPOSITORY, "chart", &artifact("application/vnd.cncf.helm.chart.v1+json", 4 << 20));
+    let long = artifact("application/vnd.tests.long+json", 999).under_sha512();
+    layout.add_manifest(REPOSITORY, "", &long);
+    layout.add_manifest(
+        REPOSITORY,
+        "odd",
+        &Manifest::new(OCI_MANIFEST, "{ \"schemaVersion\":2,\r\n \"odd\" : [ ] }\n"),
+    );
+    for blob in [Blob::new(vec![]), Blob::new(vec![7]), Blob::with_sha512(vec![9; 2_000_000])] {
+        layout.add_blob(REPOSITORY, &blob);
+    }
+    for (kind, seed) in
+        [("application/spdx+json", 1), ("application/vnd.tests.sig", 2), ("application/spdx+json", 3)]
+    {
+        layout.add_referrer(REPOSITORY, &images[0].manifest, kind, seed);
+    }
+    let nobody = Manifest::new(OCI_MANIFEST, "{\"never\":\"pushed\"}");
+    layout.add_referrer(REPOSITORY, &nobody, "application/vnd.tests.sig", 4);
+    layout
+}
+
+/// What is asked: a path behind the repository's, and a Range.
+struct Question {
+    path: String,
+    range: Option<String>,
+}
+
+fn questions(layout: &Layout) -> Vec<Question> {
+    let repository = &layout.0[REPOSITORY];
+    let mut questions = vec![];
+    let mut ask = |path: String, range: Option<String>| questions.push(Question { path, range });
+    for reference in repository.tags.keys().chain(repository.manifests.keys()) {
+        ask(format!("manifests/{reference}"), None);
+    }
+    for (digest, blob) in &repository.blobs {
+        ask(format!("blobs/{digest}"), None);
+        let size = blob.size();
+        for range in
+            ["0-0".to_owned(), "0-".into(), "-1".into(), format!("{}-", size / 2), format!("1-{}", size / 2)]
+        {
+            // An upstream may see the ranges of an empty blob as it likes; ours are in other tests.
+            if size > 4 {
+                ask(format!("blobs/{digest}"), Some(format!("bytes={range}")));
+            }
+        }
+    }
+    for digest in repository.manifests.keys().chain(repository.referrers.keys()) {
+        ask(format!("referrers/{digest}"), None);
+    }
+    ask("tags/list".into(), None);
+    questions
+}
+
+impl Question {
+    fn send(&self, addr: SocketAddr, method: &str) -> Response {
+        let target = format!("/v2/{REPOSITORY}/{}", self.path);
+        let request = if method == "HEAD" { head(&target) } else { get(&target) };
+        match &self.range {
+            Some(range) if method == "GET" => request.range(range),
+            _ => request,
+        }
+        .send(addr)
+    }
+
+    fn is_list(&self) -> bool {
+        self.path.starts_with("referrers/") || self.path == "tags/list"
+    }
+}
+
+/// What has to be the same, header by header.
+fn told(response: &Response, list: bool) -> Vec<(&'static str, Option<String>)> {
+    let names: &[&'static str] = if list {
+        &["content-type", "oci-filters-applied"]
+    } else {
+        &["content-type", "content-length", "content-range", "docker-content-digest"]
+    };
+    names.iter().map(|name| (*name, response.header(name).map(str::to_owned))).collect()
+}
+
+/// What upstream says, to be compared when it is no longer there.
+struct Expected {
+    question: Question,
+    get: Response,
+}
+
+#[track_caller]
+fn conforms(daemon: &Daemon, expected: &Expected, when: &str) {
+    let Expected { question, get } = expected;
+    let what = format!("{} {:?} {when}", question.path, question.range);
+    let ours = question.send(daemon.addr, "GET");
+    assert_eq!(ours.status(), get.status(), "{what}: {}", ours.text());
+    if question.is_list() {
+        let json = |response: &Response| serde_json::from_slice::<serde_json::Value>(&response.body).unwrap();
+        assert_eq!(json(&ours), json(get), "{what}");
+    } else {
+        assert!(ours.body == get.body, "{what}");
+    }
+    let upstreams = told(get, question.is_list());
+    for ((name, ours), (_, theirs)) in told(&ours, question.is_list()).iter().zip(&upstreams) {
+        let bare = |value: &str| value.split(';').next().unwrap_or_default().to_owned();
+        // One that upstream leaves out we may well say, and parameters of a type we leave out.
+        if let Some(theirs) = theirs {
+            assert_eq!(ours.as_deref().map(bare), Some(bare(theirs)), "{what}: {name}");
+        }
+    }
+    if question.range.is_none() {
+        let head = question.send(daemon.addr, "HEAD");
+        assert_eq!(head.status(), get.status(), "{what}");
+        assert!(head.body.is_empty());
+        assert_eq!(told(&head, false), told(&ours, false), "{what}");
+    }
+}
+
+#[test]
+fn every_answer_is_the_upstreams_online_and_offline() {
+    let layout = rich();
+    let questions = questions(&layout);
+    let blobs: Vec<_> = layout.0[REPOSITORY].blobs.values().cloned().collect();
+    let mut upstream = Upstream::start(layout);
+    let addr = upstream.url().trim_start_matches("http://").parse().unwrap();
+    let expected: Vec<_> = questions
+        .into_iter()
+        .map(|question| Expected { get: question.send(addr, "GET"), question })
+        .collect();
+    assert!(expected.len() > 60, "{}", expected.len());
+    let mut daemon = Daemon::with("tag_ttl = 0\nnot_found_ttl = 0\n", &upstream);
+    for expected in &expected {
+        conforms(&daemon, expected, "online");
+    }
+    eventually("every blob is kept", || blobs.iter().all(|blob| daemon.blob(blob.hex()).exists()));
+    upstream.stop();
+    for expected in &expected {
+        conforms(&daemon, expected, "offline");
+    }
+    daemon.restart();
+    for expected in &expected {
+        conforms(&daemon, expected, "offline, after a restart");
+    }
+    daemon.proven();
+}
