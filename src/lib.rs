@@ -39,4 +39,5 @@ pub mod fuzzing {
     pub use crate::serve::range::{MOST, Ranges, Selection};
     pub use crate::serve::route::{Endpoint, Refusal, Route, Rules, route};
     pub use crate::upstream::challenge::parse as challenges;
+    pub use crate::upstream::link::next as next_page;
 }

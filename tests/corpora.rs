@@ -23,6 +23,16 @@ fn challenge() {
 }
 
 #[test]
+fn link() {
+    replay("link", targets::link::run);
+}
+
+#[test]
+fn list() {
+    replay("list", targets::list::run);
+}
+
+#[test]
 fn multipart() {
     replay("multipart", targets::multipart::run);
 }

@@ -56,9 +56,8 @@ pub struct TagPage {
 }
 
 impl TagPage {
-    /// Its last tag.
-    pub fn last(&self) -> Option<&str> {
-        tags(std::str::from_utf8(&self.text).unwrap_or_default()).last()
+    pub fn tags(&self) -> impl Iterator<Item = &str> {
+        tags(std::str::from_utf8(&self.text).unwrap_or_default())
     }
 }
 

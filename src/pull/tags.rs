@@ -64,7 +64,7 @@ impl Listing {
     fn so_far(&self, page: &Page) -> Option<Result<TagPage, PullError>> {
         self.page(page).or_else(|| {
             let mut part = self.tags.so_far(page)?;
-            part.next = part.last().map(str::to_owned);
+            part.next = part.tags().last().map(str::to_owned);
             Some(Ok(part))
         })
     }

@@ -12,8 +12,7 @@ pub(crate) mod challenge;
 mod download;
 mod error;
 mod field;
-#[doc(hidden)] // for those who feed it nonsense
-pub mod link;
+pub(crate) mod link;
 mod pages;
 mod registry;
 mod retry;

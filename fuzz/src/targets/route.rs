@@ -25,6 +25,9 @@ fn again(endpoint: &Endpoint) {
     let (name, kind, last) = match endpoint {
         Endpoint::Manifest(image) => (&image.name, "manifests", image.reference.to_string()),
         Endpoint::Blob(name, digest) => (name, "blobs", digest.to_string()),
+        Endpoint::Referrers { subject, types } if types.is_empty() => {
+            (&subject.name, "referrers", subject.digest.to_string())
+        }
         _ => return,
     };
     // Only such a registry can stand in a path.
