@@ -349,8 +349,7 @@ fn what_upstream_says_no_to_is_an_error_of_our_own() {
         // Nor is what was denied or is gone served from before.
         if [404, 403].contains(&status) {
             upstream.mend();
-            thread::sleep(Duration::from_millis(5)); // until `not_found_ttl` below is over
-            let daemon = Daemon::with("tag_ttl = 0\nnot_found_ttl = 0", &upstream);
+            let daemon = Daemon::with("tag_ttl = 0", &upstream);
             daemon.get(LIST).is(200);
             upstream.fault("/tags/list", .., fault);
             refused(daemon.get(LIST), status, code);
