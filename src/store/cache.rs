@@ -8,13 +8,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use nix::fcntl::Flock;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 
 use super::layout::Layout;
 use super::list::{InMemory, in_memory};
+use super::lock::Lock;
 use super::partial::{Partial, Verified, remove};
 use super::publish::{Change, Pending, Publisher, Work, lock};
 use super::touch::Touches;
@@ -42,7 +42,7 @@ pub struct Store {
     pub(super) publisher: Publisher,
     touches: Touches,
     disk: Arc<Disk>,
-    _lock: Flock<File>,
+    lock: Lock,
 }
 
 #[derive(Clone)]
@@ -80,13 +80,18 @@ impl Store {
             publisher,
             touches: Touches::default(),
             disk,
-            _lock: lock,
+            lock,
         })
     }
 
     /// Tells this cache from others; made when the folder was.
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// Tells other processes where this one takes commands.
+    pub fn announce(&self, admin_socket: &Path) -> Result<(), StoreError> {
+        self.lock.write(Some(admin_socket))
     }
 
     /// Finds out whether things can be kept, by writing a page and removing it. Blocks.
@@ -260,6 +265,7 @@ impl Store {
     pub fn close(&self) {
         self.publisher.close();
         self.touches.flush(&self.layout);
+        self.lock.clear();
     }
 }
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::TroubleKind;
+use super::{Holder, TroubleKind};
 
 /// A failed operation on a path of the store.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +47,16 @@ pub enum OpenError {
     Version { path: PathBuf, found: u64 },
     #[error("{} is no store.json: {reason}", .path.display())]
     Malformed { path: PathBuf, reason: String },
-    #[error("{} is in use by process {holder}", .path.display())]
-    Locked { path: PathBuf, holder: String },
+    #[error("{} is in use by {}", .root.display(), user(.holder.as_ref()))]
+    Locked { root: PathBuf, holder: Option<Holder> },
+}
+
+fn user(holder: Option<&Holder>) -> String {
+    match holder {
+        None => "another process".to_owned(),
+        Some(Holder { pid, admin_socket: None }) => format!("process {pid}"),
+        Some(Holder { pid, admin_socket: Some(socket) }) => {
+            format!("process {pid}, which takes commands at {}", socket.display())
+        }
+    }
 }

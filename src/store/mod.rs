@@ -14,7 +14,7 @@
 //! │   ├── _tags.json                        checked, list: upstream's tags, in its order
 //! │   └── _referrers/<hex>                  checked, list: upstream's unfiltered index of what refers to a manifest
 //! ├── partial/<hex>, partial/<hex>.json     a download under way or to be resumed, and what is known of it
-//! └── lock                                  flock; holds the pid of the process that writes
+//! └── lock                                  flock; holds pid and admin socket of the process that writes
 //! ```
 //!
 //! What it promises:
@@ -29,6 +29,7 @@ mod cache;
 mod error;
 mod layout;
 mod list;
+mod lock;
 mod open;
 mod partial;
 mod publish;
@@ -41,6 +42,7 @@ mod trouble;
 pub use cache::Store;
 pub use error::{OpenError, StoreError};
 pub use list::Kept;
+pub use lock::Holder;
 pub use partial::{Partial, Verified, Wrong};
 pub use record::Record;
 pub use trouble::{Trouble, TroubleKind};

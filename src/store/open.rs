@@ -4,16 +4,13 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
-use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 use super::layout::Layout;
+use super::lock::Lock;
 use super::{OpenError, StoreError};
-
-/// How long a second process waits for the first to go.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A partial download that nobody asked for again is removed after this time.
 const PARTIAL_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
@@ -28,14 +25,14 @@ struct StoreJson {
 
 /// What opening finds out: the lock to hold as long as the store is written to, and the store's id.
 pub struct Opened {
-    pub lock: Flock<File>,
+    pub lock: Lock,
     pub id: String,
 }
 
 pub fn open(layout: &Layout) -> Result<Opened, OpenError> {
     make_folder(&layout.root)?;
     let id = check_owner(layout)?;
-    let lock = take_lock(layout)?;
+    let lock = Lock::take(layout)?;
     for folder in Layout::FOLDERS {
         make_folder(&layout.root.join(folder))?;
     }
@@ -115,42 +112,6 @@ fn new_id() -> std::io::Result<String> {
     let mut bytes = [0; 8];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(format!("{:016x}", u64::from_ne_bytes(bytes)))
-}
-
-fn take_lock(layout: &Layout) -> Result<Flock<File>, OpenError> {
-    let path = layout.lock();
-    let error = StoreError::on("lock", &path);
-    let mut file =
-        match File::options().read(true).write(true).create(true).truncate(false).mode(0o640).open(&path) {
-            Ok(file) => file,
-            Err(source) => return Err(error(source).into()),
-        };
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => {
-                let write = || {
-                    lock.set_len(0)?;
-                    writeln!(&*lock, "{}", std::process::id())
-                };
-                return match write() {
-                    Ok(()) => Ok(lock),
-                    Err(source) => Err(error(source).into()),
-                };
-            }
-            Err((back, nix::errno::Errno::EWOULDBLOCK)) if Instant::now() < deadline => {
-                file = back;
-                std::thread::sleep(Duration::from_millis(100));
-            }
-            Err((mut back, nix::errno::Errno::EWOULDBLOCK)) => {
-                let mut holder = String::new();
-                let _ = back.read_to_string(&mut holder);
-                let holder = holder.split_whitespace().next().unwrap_or("(unknown)").to_owned();
-                return Err(OpenError::Locked { path, holder });
-            }
-            Err((_, errno)) => return Err(error(errno.into()).into()),
-        }
-    }
 }
 
 /// Removes what no download will come back to: temporaries of a crash, and partial files of long ago.
