@@ -6,6 +6,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
+use super::failures::log_failure;
 use super::flight::{Flight, State};
 use super::slots::{Slots, Weight};
 use super::{Pull, PullError, What};
@@ -186,13 +187,19 @@ impl Pull {
             PullError::Upstream(UpstreamError::NotFound { .. }) => {
                 let image = Image { name: name.clone(), reference: Reference::Digest(digest) };
                 self.not_found.insert(What::Blob(image), Instant::now());
-                tracing::info!("no blob {name}@{digest}: {error}");
+                log_failure!(info, name, digest, error, "no blob {name}@{digest}");
             }
             PullError::Wrong(_) => {
                 self.wrong.insert(digest, Instant::now());
-                tracing::error!("discarded {name}@{digest}: {error}");
+                if self.failures.note(&name.registry, &format!("discarded {name}@{digest}"), error) {
+                    log_failure!(error, name, digest, error, "discarded {name}@{digest}");
+                }
             }
-            _ => tracing::warn!("cannot download {name}@{digest}: {error}"),
+            _ => {
+                if self.failures.note(&name.registry, &format!("cannot download {name}@{digest}"), error) {
+                    log_failure!(warn, name, digest, error, "cannot download {name}@{digest}");
+                }
+            }
         }
     }
 }

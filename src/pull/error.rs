@@ -32,7 +32,7 @@ pub enum PullError {
 }
 
 /// What it comes to for a client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Cause {
     /// There is no such thing, for certain; all else may be better later.
     Missing,
@@ -49,6 +49,14 @@ pub enum Cause {
 }
 
 impl PullError {
+    /// The host that was to blame, where one was.
+    pub fn upstream(&self) -> Option<&str> {
+        match self {
+            Self::Upstream(error) => Some(error.host()),
+            _ => None,
+        }
+    }
+
     pub fn cause(&self) -> Cause {
         match self {
             Self::AirGapped | Self::KnownMissing | Self::IsManifest | Self::NoPlatform { .. } => {

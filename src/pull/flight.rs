@@ -126,6 +126,17 @@ impl Flight {
     }
 }
 
+/// How far a download is.
+#[derive(Clone, Debug)]
+pub struct Underway {
+    pub digest: Digest,
+    /// Of the whole blob in bytes, once somebody said so.
+    pub size: Option<u64>,
+    pub written: u64,
+    /// Clients that wait for it.
+    pub readers: usize,
+}
+
 /// A client's stake in a flight.
 pub struct Seat {
     pub flight: Arc<Flight>,
@@ -195,6 +206,17 @@ impl Flights {
         map.insert(digest, flight.clone());
         drop(map);
         launch(flight);
+    }
+
+    /// Those that have not ended.
+    pub fn underway(&self) -> Vec<Underway> {
+        let look = |flight: &Arc<Flight>| {
+            let progress = flight.progress.borrow();
+            let readers = *flight.readers.borrow();
+            let Progress { written, size, .. } = *progress;
+            (!progress.has_ended()).then_some(Underway { digest: flight.digest, size, written, readers })
+        };
+        self.lock().values().filter_map(look).collect()
     }
 
     /// Whether one has ended whose blob the store is still taking.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::failures::{log_failure, log_image};
 use super::{Cause, Found, Origin, Pull, PullError};
 use crate::config::Age;
 use crate::oci::{Descriptor, Image, Kind, Manifest, Name, Reference, Registry};
@@ -97,17 +98,24 @@ impl Pull {
             return Err(error);
         }
         if !self.is_complete(&image.name, &held) {
-            tracing::warn!("not serving \"{image}\" stale, since not all of it is in the cache");
+            let what = format!("not serving \"{image}\" stale, since not all of it is in the cache");
+            if self.failures.note(&image.name.registry, &what, &error) {
+                log_failure!(warn, image.name, image.reference, error, "{what}");
+            }
             return Err(error);
         }
-        tracing::warn!("serving \"{image}\" stale, checked {} s ago: {error}", age.as_secs());
+        let seconds = age.as_secs();
+        if self.failures.note(&image.name.registry, &format!("serving \"{image}\" stale"), &error) {
+            let (name, reference) = (&image.name, &image.reference);
+            log_failure!(warn, name, reference, error, "serving \"{image}\" stale, checked {seconds} s ago");
+        }
         Ok(Found { origin: Origin::Stale, age: Some(age), ..held })
     }
 
     /// What upstream no longer has, we forget. Gives the error back.
     pub(super) async fn gone(&self, image: &Image, error: PullError) -> PullError {
         if error.cause() == Cause::Missing {
-            tracing::info!("upstream no longer has \"{image}\": forgotten");
+            log_image!(image, "upstream no longer has \"{image}\": forgotten");
             self.store.forget(image).await;
         }
         error

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::failures::{log_failure, log_image};
 use super::{ANSWER_WITHIN, Origin, Pull, PullError, Want, What};
 use crate::hello;
 use crate::oci::{Image, Manifest, Reference};
@@ -43,7 +44,7 @@ impl Pull {
         self.count(found.origin);
         self.store.touch(image, &found.record);
         if found.origin == Origin::Hit {
-            tracing::info!("serving manifest from cache: \"{image}\"");
+            log_image!(image, "serving manifest from cache: \"{image}\"");
         }
         if want == Want::Body {
             self.prefetch(image, &found);
@@ -103,7 +104,7 @@ impl Pull {
     }
 
     async fn fetch_once(&self, image: &Image) -> Result<Found, PullError> {
-        tracing::info!("pulling manifest from upstream: \"{image}\"");
+        log_image!(image, "pulling manifest from upstream: \"{image}\"");
         let upstream = self.upstream(&image.name.registry);
         let fetched = upstream.manifest(&image.name.repository, &image.reference).await?;
         let media_type = fetched.manifest.media_type.clone();
@@ -137,9 +138,23 @@ impl Pull {
         match error {
             PullError::Upstream(UpstreamError::NotFound { .. }) => {
                 self.not_found.insert(What::Manifest(image.clone()), Instant::now());
-                tracing::info!("no manifest \"{image}\": {error}");
+                log_failure!(info, image.name, image.reference, error, "no manifest \"{image}\"");
             }
-            _ => tracing::warn!("cannot pull manifest \"{image}\": {error}"),
+            _ => {
+                if self.failures.note(
+                    &image.name.registry,
+                    &format!("cannot pull manifest \"{image}\""),
+                    error,
+                ) {
+                    log_failure!(
+                        warn,
+                        image.name,
+                        image.reference,
+                        error,
+                        "cannot pull manifest \"{image}\""
+                    );
+                }
+            }
         }
     }
 }

@@ -10,6 +10,7 @@
 mod blob;
 mod download;
 mod error;
+mod failures;
 mod flight;
 mod freshness;
 mod manifest;
@@ -33,6 +34,7 @@ use tokio::sync::Semaphore;
 
 pub use blob::Blob;
 pub use error::{Cause, PullError};
+pub use flight::Underway;
 pub use manifest::Found;
 pub use reader::{Chunk, Reader};
 pub use referrers::Referred;
@@ -44,6 +46,7 @@ use crate::config::Settings;
 use crate::oci::{Digest, Image, Name, Referrers, Registry, Subject};
 use crate::store::{Kept, Store};
 use crate::upstream::{Upstream, Upstreams};
+use failures::Failures;
 use flight::Flights;
 use shared::Followed;
 use slots::Slots;
@@ -118,6 +121,7 @@ pub struct Pull {
     /// Repositories whose tags could not be listed, why, and when.
     unlisted: Cache<Name, (PullError, Instant)>,
     pub counters: Counters,
+    pub failures: Failures,
 }
 
 /// What is remembered as not being there.
@@ -160,18 +164,32 @@ impl Pull {
             slow: Cache::new(1024),
             unlisted: Cache::new(1024),
             counters: Counters::default(),
+            failures: Failures::default(),
         })
+    }
+
+    /// The upstreams in force.
+    pub fn upstreams(&self) -> Arc<Upstreams> {
+        self.upstreams.load_full()
     }
 
     /// Puts other settings in force, from the next question on.
     pub fn reload(&self, settings: Settings, upstreams: Upstreams) {
-        self.settings.store(Arc::new(settings));
+        let old = self.settings.swap(Arc::new(settings));
         self.upstreams.store(Arc::new(upstreams));
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        let new = self.settings.load();
+        let same =
+            |registry: &Registry| old.policy(registry).max_downloads == new.policy(registry).max_downloads;
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner).retain(|registry, _| same(registry));
     }
 
     fn upstream(&self, registry: &Registry) -> Arc<Upstream> {
         self.upstreams.load().get(registry)
+    }
+
+    /// The downloads under way, those that wait for their turn included.
+    pub fn downloads(&self) -> Vec<Underway> {
+        self.flights.underway()
     }
 
     /// Waits until the store has what was downloaded; what is under way goes on.

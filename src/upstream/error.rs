@@ -24,6 +24,17 @@ pub enum UpstreamError {
 }
 
 impl UpstreamError {
+    /// Who was asked.
+    pub fn host(&self) -> &str {
+        match self {
+            Self::NotFound { host }
+            | Self::Denied { host, .. }
+            | Self::Refused { host, .. }
+            | Self::Unavailable { host, .. }
+            | Self::Invalid { host, .. } => host,
+        }
+    }
+
     pub(super) fn refused(host: impl Into<String>, reason: impl Into<String>) -> Self {
         Self::Refused { host: host.into(), reason: reason.into() }
     }
