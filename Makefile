@@ -5,6 +5,8 @@ DESTDIR ?=
 PORT ?= 8080
 CARGO ?= cargo
 FUZZ_SECONDS ?= 60
+# Root would become the user ociregistry, who may not write here.
+AS_ROOT := $(if $(filter 0,$(shell id -u)),--user root)
 
 .PHONY: server run test bench fuzz lint install clean
 
@@ -16,7 +18,7 @@ server:
 run: server
 	@echo 'Listening on localhost:$(PORT), with its cache in run/images. To pull through it, in another terminal:'
 	@echo '  podman pull --tls-verify=false localhost:$(PORT)/registry.k8s.io/pause:3.10'
-	bin/ociregistry --image-path run/images --log-level info serve --port $(PORT)
+	bin/ociregistry --image-path run/images --log-level info serve --port $(PORT) $(AS_ROOT)
 
 test:
 	tests/run

@@ -6,7 +6,7 @@
 //! The shell:
 //! - [`cli`]: the command line, one file a subcommand
 //! - [`daemon`]: the composition root: builds the parts, starts and ends them, logs
-//! - [`admin`]: what those who run the daemon ask it: health
+//! - [`admin`]: what those who run the daemon ask and tell it
 //! - [`config`]: from a file and the command line to settings that are valid by construction
 //! - [`mirror`]: pointing containerd, podman, docker and k3s at the daemon, and taking that back
 //!

@@ -19,7 +19,7 @@ impl Daemon {
         let file = folder.join("config.toml");
         let cache = folder.join("cache");
         let configuration = format!(
-            "image_path = \"{}\"\nport = {}\ndefault_ns = \"bench.example\"\n{more}\n\
+            "image_path = \"{}\"\nport = {}\nuser = \"root\"\ndefault_ns = \"bench.example\"\n{more}\n\
              [[registries]]\nname = \"bench.example\"\nurl = \"http://{upstream}\"\n",
             cache.display(),
             address.port()

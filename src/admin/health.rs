@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::pull::Shared;
-use crate::serve::Pulse;
+use crate::serve::Probe;
 use crate::store::{Store, StoreError, TroubleKind};
 
 /// What does not answer in this time does not answer.
@@ -19,7 +19,7 @@ const WITHIN: Duration = Duration::from_secs(5);
 /// What is looked at.
 pub struct Health {
     store: Arc<Store>,
-    pulse: Pulse,
+    probe: Probe,
     shutdown: watch::Receiver<bool>,
     /// However many ask, one file is written.
     writes: Shared<(), Result<(), Arc<StoreError>>>,
@@ -35,8 +35,8 @@ enum Verdict {
 
 impl Health {
     /// `shutdown` is true from when the daemon is told to end.
-    pub fn new(store: Arc<Store>, pulse: Pulse, shutdown: watch::Receiver<bool>) -> Self {
-        Self { store, pulse, shutdown, writes: Shared::default() }
+    pub fn new(store: Arc<Store>, probe: Probe, shutdown: watch::Receiver<bool>) -> Self {
+        Self { store, probe, shutdown, writes: Shared::default() }
     }
 
     /// For [`SideDoor::serve`](super::SideDoor::serve): answers `/health`.
@@ -51,7 +51,7 @@ impl Health {
         if *self.shutdown.borrow() {
             return Verdict::Unavailable("the server is ending".to_owned());
         }
-        if tokio::time::timeout(WITHIN, self.pulse.beat()).await != Ok(true) {
+        if !matches!(tokio::time::timeout(WITHIN, self.probe.answered()).await, Ok(Ok(()))) {
             return Verdict::Unavailable("a serving thread does not answer".to_owned());
         }
         let store = self.store.clone();

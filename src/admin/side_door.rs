@@ -30,9 +30,17 @@ pub struct SideDoor {
 impl SideDoor {
     /// Binds and listens.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
-        let listener = TcpListener::bind(address)?;
+        Self::new(TcpListener::bind(address)?)
+    }
+
+    /// One that somebody else has bound.
+    pub fn new(listener: TcpListener) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         Ok(Self { listener })
+    }
+
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
     }
 
     /// Serves for ever on the runtime that this is called on. `answer` is asked with the path of each GET and HEAD;

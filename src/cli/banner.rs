@@ -6,17 +6,13 @@ use jiff::ZonedDateTime;
 use nix::unistd::{getgid, getuid};
 
 use super::version;
-use crate::config::{Listen, ServerTls, Settings};
+use crate::config::{ServerTls, Settings};
+use crate::daemon::Reached;
 
 const RULE: &str = "----------------------------------------------------------------------";
 
 /// No secret is in it: no option of the command line takes one.
-pub fn banner(settings: &Settings) -> String {
-    let listen: Vec<_> = settings.listen.iter().map(ToString::to_string).collect();
-    let port = settings.listen.iter().find_map(|listen| match listen {
-        Listen::Tcp(address) => Some(address.port()),
-        Listen::Unix(_) => None,
-    });
+pub fn banner(settings: &Settings, reached: &Reached) -> String {
     let lines = [
         RULE.to_owned(),
         "OCI Registry: pull-only, pull-through, caching OCI Distribution Server".to_owned(),
@@ -24,9 +20,9 @@ pub fn banner(settings: &Settings) -> String {
         format!(
             "Started: {} (port {})",
             ZonedDateTime::now().strftime("%Y-%m-%d %H:%M:%S%.9f %z %Z"),
-            port.unwrap_or(0)
+            reached.port.unwrap_or(0)
         ),
-        format!("Listening on: {}", listen.join(", ")),
+        format!("Listening on: {}", reached.addresses.join(", ")),
         format!("Running as (uid:gid) {}:{}", getuid(), getgid()),
         format!("Process id: {}", std::process::id()),
         format!("Tls: {}", tls(settings.server_tls.as_ref())),

@@ -1,9 +1,12 @@
 //! The command line: one file a subcommand.
 
+mod admin;
 mod banner;
 mod config;
 mod mirror;
+mod reload;
 mod serve;
+mod status;
 mod version;
 
 use std::io::{self, Write};
@@ -11,7 +14,8 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{ConfigError, Configuration, Override};
+use crate::admin::AdminError;
+use crate::config::{ConfigError, Configuration, Override, Source};
 use crate::daemon::ServeError;
 use crate::mirror::MirrorError;
 
@@ -27,10 +31,14 @@ Examples:
   Have containerd pull everything through it:
     ociregistry mirror containerd --enable
 
+  See how the daemon is:
+    ociregistry status
+
 Every setting is a key of /etc/ociregistry.toml; the command line counts more than the file, the file more
 than the defaults.
 
-Exit codes: 0 all went well, 1 a mirror is not as asked, 2 wrong usage, 78 wrong configuration.";
+Exit codes: 0 all went well, 1 the daemon refused or a mirror is not as asked, 2 wrong usage, 69 no daemon, 75 the
+cache is in use by another process, 77 not allowed, 78 wrong configuration.";
 
 /// A pull-only, pull-through, caching OCI registry
 ///
@@ -48,6 +56,8 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(serve::Serve),
+    Status(status::Status),
+    Reload(reload::Reload),
     Config(config::Config),
     Mirror(mirror::Mirror),
     Version(version::Version),
@@ -71,19 +81,28 @@ struct GlobalOptions {
 }
 
 impl GlobalOptions {
+    /// What [`source`](Self::source) says, with its warnings told.
+    fn load(&self, overrides: Vec<Override>) -> Result<Configuration, ConfigError> {
+        load(&self.source(overrides))
+    }
+
     /// The file under these options and those of the subcommand.
-    fn load(&self, mut overrides: Vec<Override>) -> Result<Configuration, ConfigError> {
+    fn source(&self, mut overrides: Vec<Override>) -> Source {
         let path = |text: &Option<String>| text.as_deref().map(absolute);
         add(&mut overrides, "log_level", "--log-level", self.log_level.clone());
         add(&mut overrides, "image_path", "--image-path", path(&self.image_path));
         add(&mut overrides, "log_file", "--log-file", path(&self.log_file));
-        let configuration = Configuration::load(self.config_file.as_deref(), &overrides)?;
-        for warning in &configuration.warnings {
-            // Nobody may be listening any more.
-            let _ = writeln!(io::stderr(), "warning: {warning}");
-        }
-        Ok(configuration)
+        Source { file: self.config_file.clone(), overrides }
     }
+}
+
+fn load(source: &Source) -> Result<Configuration, ConfigError> {
+    let configuration = source.load()?;
+    for warning in &configuration.warnings {
+        // Nobody may be listening any more.
+        let _ = writeln!(io::stderr(), "warning: {warning}");
+    }
+    Ok(configuration)
 }
 
 fn add(overrides: &mut Vec<Override>, key: &'static str, option: &'static str, text: Option<String>) {
@@ -102,6 +121,8 @@ impl Cli {
     pub fn run(self) -> Result<(), Error> {
         match self.command {
             Command::Serve(serve) => serve.run(&self.global),
+            Command::Status(status) => status.run(&self.global),
+            Command::Reload(reload) => reload.run(&self.global),
             Command::Config(config) => config.run(&self.global),
             Command::Mirror(mirror) => mirror.run(&self.global),
             Command::Version(version) => version.run(),
@@ -118,6 +139,13 @@ pub enum Error {
     Serve(#[from] ServeError),
     #[error(transparent)]
     Mirror(#[from] MirrorError),
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+    #[error("{0}")]
+    NoDaemon(String),
+    /// By the daemon, for reasons that it gives.
+    #[error("{0}")]
+    Refused(String),
     #[error("cannot write to the standard output: {0}")]
     Output(io::Error),
 }
@@ -130,6 +158,10 @@ impl Error {
             Self::Serve(error) => error.exit_code(),
             Self::Mirror(MirrorError::Impossible(_)) => 2,
             Self::Mirror(_) => 1,
+            Self::NoDaemon(_) | Self::Admin(AdminError::NoDaemon { .. }) => 69,
+            Self::Admin(AdminError::NotAllowed { .. }) => 77,
+            Self::Admin(_) => 76,
+            Self::Refused(_) => 1,
             Self::Output(_) => 74,
         }
     }

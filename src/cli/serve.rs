@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{Error, GlobalOptions, add, banner};
+use super::{Error, GlobalOptions, add, banner, load};
 use crate::config::Override;
 
 const EXAMPLES: &str = "\
@@ -41,6 +41,12 @@ pub struct ServeOptions {
     /// The IP address to listen on [default: 127.0.0.1]
     #[arg(long, value_name = "ADDRESS")]
     host: Option<String>,
+    /// The user to become when root starts it [default: ociregistry]
+    #[arg(long)]
+    user: Option<String>,
+    /// The group to become with --user [default: ociregistry]
+    #[arg(long)]
+    group: Option<String>,
     /// The operating system whose images are prefetched [default: this host's]
     #[arg(long)]
     os: Option<String>,
@@ -78,6 +84,8 @@ impl ServeOptions {
         let mut overrides = Vec::new();
         add(&mut overrides, "port", "--port", self.port);
         add(&mut overrides, "host", "--host", self.host);
+        add(&mut overrides, "user", "--user", self.user);
+        add(&mut overrides, "group", "--group", self.group);
         add(&mut overrides, "os", "--os", self.os);
         add(&mut overrides, "arch", "--arch", self.arch);
         add(&mut overrides, "pull_timeout", "--pull-timeout", self.pull_timeout);
@@ -94,8 +102,8 @@ impl ServeOptions {
 
 impl Serve {
     pub fn run(self, global: &GlobalOptions) -> Result<(), Error> {
-        let settings = global.load(self.options.into_overrides())?.settings;
-        let banner = banner::banner(&settings);
-        Ok(crate::daemon::serve(settings, banner)?)
+        let source = global.source(self.options.into_overrides());
+        let configuration = load(&source)?;
+        Ok(crate::daemon::serve(source, configuration, banner::banner)?)
     }
 }

@@ -27,7 +27,10 @@ pub fn read(keys: &mut Keys) -> Option<AccessSettings> {
 fn users(keys: &mut Keys) -> Option<Option<Users>> {
     match keys.read("htpasswd", "", &FILE)?.map(|path| Users::read(&path)) {
         None => Some(None),
-        Some(Ok(users)) => Some(Some(users)),
+        Some(Ok(users)) => {
+            keys.note_hidden("htpasswd", &users.lines());
+            Some(Some(users))
+        }
         Some(Err(what)) => {
             keys.refuse("htpasswd", &what);
             None
@@ -61,12 +64,9 @@ impl Settings {
         ))
     }
 
-    /// Where clients' passwords can be read on the wire.
-    pub fn passwords_in_the_clear(&self) -> Option<&Listen> {
-        if self.access.users.is_none() || self.server_tls.is_some() {
-            return None;
-        }
-        self.listen.iter().find(|listen| listen.is_open_to_others())
+    /// Whether clients' passwords can be read on the wire to an address.
+    pub fn passwords_in_the_clear(&self, listen: &Listen) -> bool {
+        self.access.users.is_some() && self.server_tls.is_none() && listen.is_open_to_others()
     }
 
     fn says_who_may_pull(&self) -> bool {

@@ -1,11 +1,12 @@
 //! The whole document, key by key, and what has to hold between keys.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 
 use super::address::*;
 use super::keys::Keys;
 use super::kind::*;
-use super::settings::{Log, Proxy, RegistryDefaults, Settings};
+use super::settings::{Account, Log, Proxy, RegistryDefaults, Settings};
 use super::{Secret, access, later, registry, server_tls};
 use crate::oci::Platform;
 
@@ -13,7 +14,7 @@ use crate::oci::Platform;
 /// even when it is not.
 pub fn read(keys: &mut Keys) -> Option<Settings> {
     let this = Platform::host();
-    let image_path = keys.read("image_path", "/var/lib/ociregistry", &FOLDER);
+    let image_path = image_path(keys);
     let host = keys.read("host", "127.0.0.1", &HOST);
     let listen = listen(keys, host);
     let default_registry = keys.read("default_ns", "docker.io", &REGISTRY);
@@ -35,6 +36,8 @@ pub fn read(keys: &mut Keys) -> Option<Settings> {
     let prefetch = keys.read("prefetch", "image", &PREFETCH);
     let max_downloads = keys.read("max_downloads", 8, &CONNECTIONS);
     let proxy = proxy(keys);
+    let user = keys.read("user", "ociregistry", &ACCOUNT);
+    let group = keys.read("group", "ociregistry", &ACCOUNT);
     later::check(keys);
     let server_tls = server_tls::read(keys);
     let mut names = Vec::new();
@@ -49,6 +52,7 @@ pub fn read(keys: &mut Keys) -> Option<Settings> {
         access: access?,
         hello_world: hello_world?,
         log: Log { level: level?, file: file?, format: format? },
+        account: Account { user: user?, group: group? },
         platform: Platform { os: os?, arch: arch? },
         pull_timeout: pull_timeout?,
         air_gapped: air_gapped?,
@@ -66,6 +70,11 @@ pub fn read(keys: &mut Keys) -> Option<Settings> {
     };
     access::check_trust(keys, &settings);
     Some(settings)
+}
+
+/// The key that commands need to find the daemon.
+pub fn image_path(keys: &mut Keys) -> Option<PathBuf> {
+    keys.read("image_path", "/var/lib/ociregistry", &FOLDER)
 }
 
 /// `host` and `port` first, then the addresses of `listen`.

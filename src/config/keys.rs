@@ -1,6 +1,7 @@
 //! Reads tables key by key. What is asked for is what is known: from it come the values, the errors, the
 //! nearest name for a key that nobody asked for, and the list of what is in force.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 
 use super::Override;
@@ -221,7 +222,20 @@ impl<'a> Keys<'a> {
     fn read_and_show<T>(&mut self, key: &str, default: Option<(Value, Origin)>, kind: &Kind<T>) -> Option<T> {
         let (value, raw, origin) = self.value(key, default, kind)?;
         self.show(key, kind.shown.of(&raw), origin);
+        if kind.shown != Shown::All
+            && let Value::Text(text) = &raw
+        {
+            self.note_hidden(key, text.as_bytes());
+        }
         Some(value)
+    }
+
+    /// Remembers what a key stands for but does not show, so that a change of it is noticed.
+    pub fn note_hidden(&mut self, key: &str, content: &[u8]) {
+        let mut hasher = DefaultHasher::new();
+        content.hash(&mut hasher);
+        let key = format!("{}{key}", self.prefix);
+        self.findings.in_force.lines.push(Line::Hidden { key, fingerprint: hasher.finish() });
     }
 
     fn show(&mut self, key: &str, value: Value, origin: Origin) {

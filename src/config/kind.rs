@@ -172,7 +172,8 @@ pub const LOG_LEVEL: Kind<LevelFilter> = Kind::new("\"debug\", \"info\", \"warn\
 
 pub const LOG_FORMAT: Kind<LogFormat> =
     Kind::new("\"auto\", \"text\" or \"json\"", |value| match value.text()? {
-        "auto" | "text" => Some(LogFormat::Text),
+        "auto" => Some(LogFormat::Auto),
+        "text" => Some(LogFormat::Text),
         "json" => Some(LogFormat::Json),
         _ => None,
     });

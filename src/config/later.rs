@@ -11,8 +11,6 @@ pub fn check(keys: &mut Keys) {
     keys.not_yet("metrics", 0, &DOOR);
     keys.not_yet("preload_images", "", &TEXT);
     keys.not_yet("preload", "wait", &PRELOAD);
-    keys.not_yet("user", "ociregistry", &ACCOUNT);
-    keys.not_yet("group", "ociregistry", &ACCOUNT);
     keys.not_yet("max_rate", 0, &SIZE);
     keys.not_yet("parallel", 4, &CONNECTIONS);
     keys.not_yet("parallel_from", "64MiB", &SIZE);

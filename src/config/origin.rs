@@ -45,12 +45,29 @@ pub(super) enum Line {
         value: Value,
         origin: Origin,
     },
+    /// Of what a value above hides: a secret, or what is in a file. Tells only whether it changed.
+    Hidden {
+        key: String,
+        fingerprint: u64,
+    },
 }
 
 impl InForce {
+    /// Keys, by their full names, that name a credential which systemd handed over at the start.
+    pub fn credential_keys(&self) -> impl Iterator<Item = &str> {
+        self.lines.iter().filter_map(|line| match line {
+            Line::Key { key, value, .. }
+                if key.ends_with("_credential") && value.text().is_some_and(|name| !name.is_empty()) =>
+            {
+                Some(key.as_str())
+            }
+            _ => None,
+        })
+    }
+
     /// The value of a top-level key.
     pub(super) fn top(&self, wanted: &str) -> Option<(Value, Origin)> {
-        self.lines.iter().take_while(|line| matches!(line, Line::Key { .. })).find_map(|line| match line {
+        self.lines.iter().take_while(|line| !matches!(line, Line::Entry { .. })).find_map(|line| match line {
             Line::Key { key, value, origin } if key == wanted => Some((value.clone(), *origin)),
             _ => None,
         })
@@ -66,6 +83,7 @@ impl fmt::Display for InForce {
                     let place = origin.place(self.path.as_deref());
                     writeln!(f, "{key} = {}  # {}", value.to_toml(), place.replace(char::is_control, "?"))?;
                 }
+                Line::Hidden { .. } => {}
             }
         }
         Ok(())

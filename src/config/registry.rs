@@ -1,15 +1,12 @@
 //! `[[registries]]`: one upstream each, or a wildcard for several.
 
-use std::fs::File;
-use std::path::PathBuf;
-
 use super::address::URL;
 use super::keys::Keys;
 use super::kind::{AGE, BOOL, CONNECTIONS, FILE, PREFETCH, REGISTRY_PATTERN, SCHEME, TEXT};
 use super::later;
 use super::secret;
 use super::settings::{ClientTls, Credentials, RegistryDefaults, RegistrySettings, Scheme};
-use super::{RegistryPattern, Secret};
+use super::{Access, PemFile, RegistryPattern, Secret, drop_in};
 
 /// Reads one entry. `names` holds those of the entries before it.
 pub fn read(keys: &mut Keys, names: &mut Vec<RegistryPattern>) -> Option<RegistrySettings> {
@@ -103,9 +100,9 @@ fn refuse<T>(keys: &mut Keys, key: &str, what: &str) -> Option<T> {
 /// The `tls` table of a registry or mirror.
 pub fn tls(keys: &mut Keys) -> Option<ClientTls> {
     keys.table("tls", |keys| {
-        let ca = readable(keys, "ca");
-        let cert = readable(keys, "cert");
-        let key = readable(keys, "key");
+        let ca = pem_file(keys, "ca");
+        let cert = pem_file(keys, "cert");
+        let key = pem_file(keys, "key");
         let insecure_skip_verify = keys.read_extra("insecure_skip_verify", false, &BOOL)?;
         let identity = match (cert?, key?) {
             (Some(cert), Some(key)) => Some((cert, key)),
@@ -121,10 +118,19 @@ pub fn tls(keys: &mut Keys) -> Option<ClientTls> {
     })
 }
 
-fn readable(keys: &mut Keys, key: &str) -> Option<Option<PathBuf>> {
+/// The file that a key names, if any.
+pub fn pem_file(keys: &mut Keys, key: &str) -> Option<Option<PemFile>> {
     let path = keys.read_extra(key, "", &FILE)?;
-    if let Some(Err(error)) = path.as_ref().map(File::open) {
-        return refuse(keys, key, &format!("cannot be read: {error}"));
+    match path.as_deref().map(PemFile::read).transpose() {
+        Ok(file) => {
+            if let Some(file) = &file {
+                keys.note_hidden(key, file.content());
+            }
+            Some(file)
+        }
+        Err(error) => {
+            let hint = path.map(|path| drop_in(&path, Access::Read, &error)).unwrap_or_default();
+            refuse(keys, key, &format!("cannot be read: {error}{hint}"))
+        }
     }
-    Some(path)
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::keys::Keys;
 use super::kind::{FILE, NAME, SECRET};
+use super::{Access, drop_in};
 
 /// A value that no log and no message shows.
 #[derive(Clone, PartialEq, Eq)]
@@ -58,7 +59,10 @@ pub fn read(keys: &mut Keys, name: &str) -> Option<Option<Secret>> {
         text => Ok(Secret(text)),
     });
     match checked {
-        Ok(secret) => Some(Some(secret)),
+        Ok(secret) => {
+            keys.note_hidden(key, secret.reveal().as_bytes());
+            Some(Some(secret))
+        }
         Err(what) => {
             keys.refuse(key, &format!("the secret {what}"));
             None
@@ -67,8 +71,9 @@ pub fn read(keys: &mut Keys, name: &str) -> Option<Option<Secret>> {
 }
 
 fn from_file(path: &Path) -> Result<String, String> {
-    let mut text =
-        std::fs::read_to_string(path).map_err(|e| format!("in {} cannot be read: {e}", path.display()))?;
+    let mut text = std::fs::read_to_string(path).map_err(|error| {
+        format!("in {} cannot be read: {error}{}", path.display(), drop_in(path, Access::Read, &error))
+    })?;
     if text.ends_with('\n') {
         text.pop();
         if text.ends_with('\r') {

@@ -2,7 +2,6 @@
 
 use std::fmt::Display;
 use std::fs;
-use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -17,6 +16,7 @@ use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
 
 use super::keys::Keys;
 use super::kind::{FILE, Kind};
+use super::{Access, drop_in};
 
 /// A certificate that ends sooner is worth a warning.
 const SOON: SignedDuration = SignedDuration::from_hours(14 * 24);
@@ -76,8 +76,13 @@ fn refuse<T>(keys: &mut Keys, key: &str, what: &str) -> Option<T> {
 }
 
 /// What was read from a file, unless that is to be refused.
-fn read_from<T>(keys: &mut Keys, key: &str, path: &Path, read: fn(&Path) -> Result<T, String>) -> Option<T> {
-    let found = read(path);
+fn read_from<T>(keys: &mut Keys, key: &str, path: &Path, read: fn(&[u8]) -> Result<T, String>) -> Option<T> {
+    let content = fs::read(path)
+        .map_err(|error| format!("cannot be read: {error}{}", drop_in(path, Access::Read, &error)));
+    if let Ok(content) = &content {
+        keys.note_hidden(key, content);
+    }
+    let found = content.and_then(|content| read(&content));
     found.map_err(|what| keys.refuse(key, &format!("{}: {what}", path.display()))).ok()
 }
 
@@ -101,17 +106,17 @@ fn identity(keys: &mut Keys, cert_path: &Path, key_path: &Path) -> Option<Arc<Ce
     }
 }
 
-fn authorities(path: &Path) -> Result<RootCertStore, String> {
+fn authorities(content: &[u8]) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
-    for (number, certificate) in (1..).zip(certificates(path)?) {
+    for (number, certificate) in (1..).zip(certificates(content)?) {
         roots.add(certificate).map_err(|error| format!("certificate {number} is of no use: {error}"))?;
     }
     Ok(roots)
 }
 
 /// Certificates, the first of which is valid now, and when that ends.
-fn chain(path: &Path) -> Result<(Vec<CertificateDer<'static>>, Timestamp), String> {
-    let chain = certificates(path)?;
+fn chain(content: &[u8]) -> Result<(Vec<CertificateDer<'static>>, Timestamp), String> {
+    let chain = certificates(content)?;
     let (_, ours) = X509Certificate::from_der(&chain[0])
         .map_err(|error| format!("the first certificate in it is broken: {error}"))?;
     let (from, to) = (time(ours.validity().not_before), time(ours.validity().not_after));
@@ -136,19 +141,17 @@ fn date(time: Timestamp) -> impl Display {
 }
 
 /// At least one.
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let text = fs::read(path).map_err(unreadable)?;
-    let found: Vec<_> = CertificateDer::pem_slice_iter(&text).collect::<Result<_, _>>().map_err(not_pem)?;
+fn certificates(content: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    let found: Vec<_> = CertificateDer::pem_slice_iter(content).collect::<Result<_, _>>().map_err(not_pem)?;
     if found.is_empty() {
         return Err("no certificate in it, want PEM: -----BEGIN CERTIFICATE-----".to_owned());
     }
     Ok(found)
 }
 
-fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
-    let text = fs::read(path).map_err(unreadable)?;
-    PrivateKeyDer::from_pem_slice(&text).map_err(|error| match error {
-        pem::Error::NoItemsFound if contains(&text, b"ENCRYPTED PRIVATE KEY") => {
+fn private_key(content: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
+    PrivateKeyDer::from_pem_slice(content).map_err(|error| match error {
+        pem::Error::NoItemsFound if contains(content, b"ENCRYPTED PRIVATE KEY") => {
             "the key is under a passphrase, want it without: openssl pkey -in … -out …".to_owned()
         }
         pem::Error::NoItemsFound => "no key in it, want PEM: -----BEGIN PRIVATE KEY-----".to_owned(),
@@ -158,10 +161,6 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
 
 fn contains(text: &[u8], words: &[u8]) -> bool {
     text.windows(words.len()).any(|part| part == words)
-}
-
-fn unreadable(error: io::Error) -> String {
-    format!("cannot be read: {error}")
 }
 
 fn not_pem(error: pem::Error) -> String {

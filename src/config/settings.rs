@@ -8,7 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use url::Url;
 
-use super::{Listen, NamePattern, RegistryPattern, Secret, ServerTls, Users};
+use super::{Listen, NamePattern, PemFile, RegistryPattern, Secret, ServerTls, Users};
 use crate::oci::{Platform, Registry};
 
 /// All settings of a running daemon.
@@ -27,6 +27,7 @@ pub struct Settings {
     /// Whether `docker.io/library/hello-world:latest` comes out of the program itself.
     pub hello_world: bool,
     pub log: Log,
+    pub account: Account,
     pub platform: Platform,
     /// Silence from an upstream after which a connection to it is given up.
     pub pull_timeout: Duration,
@@ -82,6 +83,13 @@ pub enum Unlisted {
     Deny,
 }
 
+/// Who the daemon becomes when root starts it. Whether there are such accounts is found out then.
+#[derive(Clone, Debug)]
+pub struct Account {
+    pub user: String,
+    pub group: String,
+}
+
 #[derive(Clone, Debug)]
 pub struct Log {
     pub level: tracing::level_filters::LevelFilter,
@@ -91,6 +99,8 @@ pub struct Log {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
+    /// The journal's own where the standard error is the journal, text elsewhere.
+    Auto,
     Text,
     Json,
 }
@@ -208,9 +218,9 @@ pub enum Credentials {
 /// How a registry's certificate is checked, and ours shown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClientTls {
-    /// A PEM file of authorities that are trusted besides the system's.
-    pub ca: Option<PathBuf>,
-    /// PEM files of our own certificate chain and its key.
-    pub identity: Option<(PathBuf, PathBuf)>,
+    /// Authorities that are trusted besides the system's.
+    pub ca: Option<PemFile>,
+    /// Our own certificate chain and its key.
+    pub identity: Option<(PemFile, PemFile)>,
     pub insecure_skip_verify: bool,
 }

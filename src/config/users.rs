@@ -6,7 +6,7 @@ use std::path::Path;
 
 use bcrypt::HashParts;
 
-use super::Secret;
+use super::{Access, Secret, drop_in};
 
 /// The greatest cost that htpasswd(1) takes; one more doubles the work, and this is seconds of it.
 const MAX_COST: u32 = 17;
@@ -18,8 +18,9 @@ pub struct Users(BTreeMap<String, Secret>);
 impl Users {
     /// Reads a file. The error names it, and the line, and shows no hash.
     pub fn read(path: &Path) -> Result<Self, String> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            format!("{} cannot be read: {error}{}", path.display(), drop_in(path, Access::Read, &error))
+        })?;
         Self::parse(&text).map_err(|(line, what)| match line {
             Some(line) => format!("{}:{line}: {what}", path.display()),
             None => format!("{}: {what}", path.display()),
@@ -48,6 +49,11 @@ impl Users {
             return Err((None, "names no user, so that nobody could pull".to_owned()));
         }
         Ok(Self(users))
+    }
+
+    /// As they stand in a file, in order of their names.
+    pub(super) fn lines(&self) -> Vec<u8> {
+        self.0.iter().flat_map(|(user, hash)| format!("{user}:{}\n", hash.reveal()).into_bytes()).collect()
     }
 
     /// The hash that a password of `user` is checked against, and whether there is such a user. A name that is

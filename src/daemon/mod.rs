@@ -1,69 +1,95 @@
 //! The composition root: builds the parts, starts them in order, and ends them in order.
 //!
 //! The story of a run:
-//! 1. the log is opened, the limit of open files raised, the sockets bound, the store opened;
+//! 1. the log is opened, the sockets are taken over from systemd or bound, and whoever is root becomes an account
+//!    of its own (`account`); only then is a thread started, or the store opened;
 //! 2. two kinds of runtimes start: a multi-threaded one for upstreams, hashing and disk, and one
 //!    single-threaded one per core that serves connections ([`crate::serve`]);
-//! 3. `server is running`;
-//! 4. on SIGTERM or SIGINT no more connections are accepted, what runs gets 10 s, what was published is synced.
+//! 3. every serving thread answers a request: `server is running`, and systemd is told so;
+//! 4. while we serve, systemd hears how we are, and that every serving thread answers (`watch`); commands come in at
+//!    the admin socket ([`crate::admin`]); SIGHUP and `ociregistry reload` have the configuration read anew (`reload`);
+//! 5. on SIGTERM or SIGINT no more connections are accepted, what runs gets 10 s, what was published is synced.
 
+mod account;
+mod error;
 mod log;
+mod reload;
+mod sockets;
+mod systemd;
+mod watch;
 
-use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
+use nix::unistd::Group;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch as channel};
 
-use crate::admin::{Health, SideDoor};
-use crate::config::Settings;
+use crate::admin::{self, Desk, Health};
+use crate::config::{Access, Configuration, Settings, Source, drop_in};
 use crate::oci::Registry;
 use crate::pull::Pull;
-use crate::serve::{ListenError, Listener, Responder, Server, server_config};
+use crate::serve::{Listener, Responder, Server, server_config};
 use crate::store::{OpenError, Store};
-use crate::upstream::{Upstreams, UpstreamsError};
+use crate::upstream::Upstreams;
+use account::Account;
+pub use error::ServeError;
+use reload::Reloader;
+use sockets::Sockets;
+use systemd::{News, Systemd};
+use watch::Gauges;
 
-/// Why the daemon did not start, or ended.
-#[derive(Debug, thiserror::Error)]
-pub enum ServeError {
-    #[error("cannot open the log file {path}: {source}")]
-    Log { path: String, source: io::Error },
-    #[error(transparent)]
-    Listen(#[from] ListenError),
-    #[error("cannot listen on {address} for {option}: {source}")]
-    SideDoor { option: &'static str, address: SocketAddr, source: io::Error },
-    #[error(transparent)]
-    Store(#[from] OpenError),
-    #[error(transparent)]
-    Upstreams(#[from] UpstreamsError),
-    #[error("cannot speak TLS with server_tls: {0}")]
-    Tls(#[from] rustls::Error),
-    #[error("cannot start: {0}")]
-    Start(#[from] io::Error),
+/// Reloads that may wait for one under way.
+const RELOADS: usize = 16;
+
+/// Where clients reach us.
+pub struct Reached {
+    pub addresses: Vec<String>,
+    /// Of the first address that has one.
+    pub port: Option<u16>,
 }
 
-impl ServeError {
-    /// As of sysexits(3): 78 configuration, 75 try again later, 71 the system.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Store(OpenError::Locked { .. }) => 75,
-            Self::Store(OpenError::Io(_)) | Self::Start(_) | Self::Listen(_) | Self::SideDoor { .. } => 71,
-            Self::Store(_) | Self::Upstreams(_) | Self::Tls(_) | Self::Log { .. } => 78,
-        }
-    }
-}
-
-/// Serves until it is told to end. `banner` is printed once everything that can fail has not.
-pub fn serve(settings: Settings, banner: String) -> Result<(), ServeError> {
-    let _log = log::start(&settings.log)?;
-    raise_open_files();
-    let listeners: Vec<_> = settings.listen.iter().map(Listener::bind).collect::<Result<_, _>>()?;
-    let health = settings.health.map(|address| side_door("--health", address)).transpose()?;
+/// Serves until it is told to end. `source` is where `configuration` was read, to be read anew. `banner` is printed
+/// once everything that can fail has not. To be called once in a process, before there is another thread.
+pub fn serve(
+    source: Source,
+    configuration: Configuration,
+    banner: impl FnOnce(&Settings, &Reached) -> String,
+) -> Result<(), ServeError> {
+    let since = Instant::now();
+    let settings = &configuration.settings;
+    let account = Account::find(&settings.account)?;
+    let sockets = Sockets::open(settings, &account)?;
     let tls = settings.server_tls.as_ref().map(server_config).transpose()?;
-    let store = Arc::new(Store::open(&settings.image_path)?);
+    let output = open_log(settings, &account)?;
+    make_folder(&settings.image_path, &account)?;
+    raise_open_files();
+    account.assume()?;
+
+    let (log, _guard) = log::start(output, settings.log.level);
+    let systemd = Systemd::start()?;
+    let reached = reached(&sockets.pull);
+    if let Some(listen) =
+        sockets.pull.iter().filter_map(Listener::listen).find(|l| settings.passwords_in_the_clear(l))
+    {
+        tracing::warn!(
+            "who can listen in on {listen} can read clients' passwords (htpasswd): it speaks plain http"
+        );
+    }
+    if let Some(text) = account.describe() {
+        tracing::info!("{text}");
+    }
+    if sockets.inherited {
+        let addresses = reached.addresses.join(", ");
+        tracing::info!("serving on {addresses}, as systemd says, and not on host, port and listen");
+    }
+    let store = Arc::new(open_store(&settings.image_path, &account)?);
     let via = format!("ociregistry-{}", store.id());
-    let upstreams = Upstreams::new(&settings, &format!("1.1 {via}"))?;
+    let upstreams = Upstreams::new(settings, &format!("1.1 {via}"))?;
+    let (admin_socket, admin_path) = take_commands(sockets.admin, settings, &store);
 
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     // Small files are read and written on it; one thread that waits for a disk must not be all there is. More threads
@@ -74,34 +100,77 @@ pub fn serve(settings: Settings, banner: String) -> Result<(), ServeError> {
         .enable_all()
         .build()?;
     let pull = Pull::new(settings.clone(), store.clone(), upstreams, runtime.handle().clone());
-    let (shut_down, shutdown) = watch::channel(false);
-    let responder = Arc::new(Responder::new(pull.clone(), &settings, own_names(&listeners), via));
-    let server = Server::start(responder, threads, tls, shutdown.clone())?;
-    let looked_at = Health::new(store.clone(), server.pulse(), shutdown.clone());
+    let (shut_down, shutdown) = channel::channel(false);
+    let responder = Arc::new(Responder::new(pull.clone(), settings, own_names(&sockets.pull), via));
+    let server = Server::start(responder.clone(), threads, tls, shutdown.clone())?;
+    let health = Arc::new(Health::new(store.clone(), server.probe(), shutdown.clone()));
+    let banner = banner(settings, &reached);
+    let gauges = Arc::new(Gauges {
+        pull: pull.clone(),
+        served: responder.counters.clone(),
+        addresses: reached.addresses,
+        image_path: settings.image_path.display().to_string(),
+        since,
+        log: log.clone(),
+        last_reload: Mutex::default(),
+    });
+    let reloader = Reloader {
+        source,
+        started: configuration.clone(),
+        current: configuration,
+        pull: pull.clone(),
+        responder,
+        tls: server.tls_switch(),
+        log,
+    };
 
     print!("{banner}");
     let result = runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let hangup = signal(SignalKind::hangup())?;
+        let mut told = async move || {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
         tokio::spawn(store.clone().keep_times());
         tokio::spawn(store.clone().watch_disk());
-        if let Some(door) = health {
-            let health = Arc::new(looked_at);
+        if let Some(door) = sockets.health {
+            tracing::info!("health is told at http://{}/health", door.address()?);
             let answer = move |path: String| {
                 let health = health.clone();
                 async move { health.answer(&path).await }
             };
             tokio::spawn(door.serve(answer));
         }
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let ending = async move {
-            let mut told = async move || {
-                tokio::select! {
-                    _ = terminate.recv() => {}
-                    _ = interrupt.recv() => {}
-                }
-            };
+        tokio::spawn({
+            let pull = pull.clone();
+            async move { pull.failures.sum_up().await }
+        });
+        let begin = async {
+            if let Err(error) = server.probe().answered().await {
+                tracing::error!(%error, "a serving thread answers no requests");
+            }
+            let (reload, reloads) = mpsc::channel(RELOADS);
+            if let Some(listener) = admin_socket {
+                let status = gauges.clone();
+                let desk = Desk { status: Box::new(move || status.status()), reload };
+                tokio::spawn(admin::serve(listener, Arc::new(desk)));
+            }
+            tokio::spawn(reloader.run(hangup, reloads, gauges.clone(), systemd.clone()));
+            tracing::info!("server is running");
+            systemd.tell(News::Ready(gauges.status().line()));
+            tokio::spawn(watch::describe(gauges, systemd.clone()));
+            if let Some(limit) = systemd::watchdog() {
+                tokio::spawn(watch::prove_alive(server.probe(), limit, systemd.clone()));
+            }
+        };
+        let ending = async {
             told().await;
             tracing::info!("server is ending");
+            systemd.tell(News::Stopping("Ending: running answers get 10 s".to_owned()));
             let _ = shut_down.send(true);
             // Told twice: at once. What is on disk survives that, as it survives a crash.
             tokio::spawn(async move {
@@ -109,28 +178,108 @@ pub fn serve(settings: Settings, banner: String) -> Result<(), ServeError> {
                 std::process::exit(1);
             });
         };
-        if let Some(address) = settings.health {
-            tracing::info!("health is told at http://{address}/health");
-        }
-        if let Some(listen) = settings.passwords_in_the_clear() {
-            tracing::warn!(
-                "who can listen in on {listen} can read clients' passwords (htpasswd): it speaks plain http"
-            );
-        }
-        tracing::info!("server is running");
-        let (accepted, ()) = tokio::join!(server.accept(listeners, shutdown), ending);
+        let (accepted, (), ()) = tokio::join!(server.accept(sockets.pull, shutdown), begin, ending);
         accepted
     });
+    // Whatever ended it.
+    let _ = shut_down.send(true);
     server.join();
     runtime.block_on(pull.settle());
     // Downloads stop where they are; what is in `partial/` is resumed when it is asked for.
     runtime.shutdown_background();
+    if let Some(path) = admin_path {
+        // Another process may not find it, or find it dead: both are said alike.
+        let _ = std::fs::remove_file(path);
+    }
     store.close();
     result.map_err(ServeError::Start)
 }
 
-fn side_door(option: &'static str, address: SocketAddr) -> Result<SideDoor, ServeError> {
-    SideDoor::bind(address).map_err(|source| ServeError::SideDoor { option, address, source })
+fn open_log(settings: &Settings, account: &Account) -> Result<log::Output, ServeError> {
+    let path = settings.log.file.as_deref();
+    let is_new = path.is_some_and(|path| !path.exists());
+    let failed = |source| {
+        let hint = path.map(|path| drop_in(path, Access::Write, &source)).unwrap_or_default();
+        let path = path.map_or_else(|| "of the journal".to_owned(), |path| path.display().to_string());
+        ServeError::Log { path, source, hint }
+    };
+    let output = log::Output::open(&settings.log).map_err(failed)?;
+    match path {
+        Some(path) if is_new => account.give(path).map_err(failed)?,
+        _ => {}
+    }
+    Ok(output)
+}
+
+/// What only root can do for the store; it makes all else itself.
+fn make_folder(path: &Path, account: &Account) -> Result<(), ServeError> {
+    account.make_folder(path).map_err(|source| {
+        let source = crate::store::StoreError { operation: "create folder", path: path.to_owned(), source };
+        ServeError::Store { source: source.into(), hint: String::new() }
+    })
+}
+
+fn open_store(path: &Path, account: &Account) -> Result<Store, ServeError> {
+    Store::open(path).map_err(|source| {
+        let hint = match &source {
+            OpenError::Io(error) => {
+                let denied = error.source.kind() == std::io::ErrorKind::PermissionDenied;
+                let advice = account.advice(path).filter(|_| denied);
+                advice.unwrap_or_else(|| drop_in(path, Access::Write, &error.source))
+            }
+            _ => String::new(),
+        };
+        ServeError::Store { source, hint }
+    })
+}
+
+/// The socket for commands, and its file if that is ours. Without one we serve all the same.
+fn take_commands(
+    inherited: Option<UnixListener>,
+    settings: &Settings,
+    store: &Store,
+) -> (Option<UnixListener>, Option<PathBuf>) {
+    let announce = |path: &Path| {
+        if let Err(error) = store.announce(path) {
+            tracing::warn!(%error, "commands will not find their way");
+        }
+    };
+    if let Some(listener) = inherited {
+        let address = listener.local_addr().ok();
+        if let Some(path) = address.as_ref().and_then(|address| address.as_pathname()) {
+            announce(path);
+        }
+        return match listener.set_nonblocking(true) {
+            Ok(()) => (Some(listener), None),
+            Err(_) => (None, None),
+        };
+    }
+    // systemd lists folders with colons between them.
+    let runtime = std::env::var("RUNTIME_DIRECTORY").ok();
+    let runtime = runtime.as_deref().and_then(|folders| folders.split(':').next()).map(PathBuf::from);
+    let path = runtime.unwrap_or_else(|| settings.image_path.clone()).join(admin::FILE_NAME);
+    let group = Group::from_name(&settings.account.group).ok().flatten().map(|group| group.gid);
+    match admin::bind(&path, group) {
+        Ok(listener) => {
+            announce(&path);
+            (Some(listener), Some(path))
+        }
+        Err(error) => {
+            tracing::error!(%error, path = %path.display(), "no commands are taken");
+            (None, None)
+        }
+    }
+}
+
+fn reached(listeners: &[Listener]) -> Reached {
+    let name = |listener: &Listener| match listener.listen() {
+        Some(listen) => listen.to_string(),
+        None => "a Unix socket without a name".to_owned(),
+    };
+    Reached {
+        addresses: listeners.iter().map(name).collect(),
+        port: listeners.iter().find_map(Listener::address).map(|address| address.port()),
+    }
 }
 
 /// The names by which requests may call ourselves.

@@ -30,6 +30,9 @@ impl Access {
 
     /// Whether this client may pull at all.
     pub async fn admit(&self, client: Peer, headers: &HeaderMap) -> Result<(), Refusal> {
+        if client == Peer::Probe {
+            return Ok(());
+        }
         self.admit_from(client)?;
         let Some(passwords) = &self.passwords else { return Ok(()) };
         let login = headers.get(header::AUTHORIZATION).and_then(Login::parse);

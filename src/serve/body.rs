@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
+use super::counters::Counted;
 use super::multipart::{Multipart, Piece};
 use super::request_log::Entry;
 use crate::pull::{Blob, Chunk, Pull, PullError, Reader};
@@ -21,6 +22,7 @@ pub struct Body {
     parts: Option<Parts>,
     left: u64,
     log: Option<Entry>,
+    counted: Option<Counted>,
 }
 
 /// What is sent now.
@@ -48,23 +50,29 @@ pub struct CutShort(PullError);
 
 impl Body {
     pub fn bytes(bytes: Bytes) -> Self {
-        Self { left: bytes.len() as u64, content: Content::Bytes(bytes), parts: None, log: None }
+        Self {
+            left: bytes.len() as u64,
+            content: Content::Bytes(bytes),
+            parts: None,
+            log: None,
+            counted: None,
+        }
     }
 
     /// One behind the other.
     pub fn pieces(pieces: Vec<Bytes>) -> Self {
         let left = pieces.iter().map(|piece| piece.len() as u64).sum();
-        Self { left, content: Content::Pieces(pieces.into_iter()), parts: None, log: None }
+        Self { left, content: Content::Pieces(pieces.into_iter()), parts: None, log: None, counted: None }
     }
 
     pub fn blob(reader: Reader, length: u64) -> Self {
-        Self { content: Content::Reader(reader), parts: None, left: length, log: None }
+        Self { content: Content::Reader(reader), parts: None, left: length, log: None, counted: None }
     }
 
     pub fn multipart(pieces: Multipart, pull: Arc<Pull>, blob: Blob) -> Self {
         let left = pieces.length();
         let parts = Some(Parts { pieces, pull, blob: Arc::new(blob) });
-        Self { content: Content::Over, parts, left, log: None }
+        Self { content: Content::Over, parts, left, log: None, counted: None }
     }
 
     /// Has the request's line written when the body is done with.
@@ -73,10 +81,19 @@ impl Body {
         self
     }
 
+    /// Counts its bytes, and the request as under way until the body is done with.
+    pub fn counted(mut self, counted: Option<Counted>) -> Self {
+        self.counted = counted;
+        self
+    }
+
     fn pass(&mut self, bytes: Bytes) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
         self.left -= bytes.len() as u64;
         if let Some(log) = &mut self.log {
             log.bytes += bytes.len() as u64;
+        }
+        if let Some(counted) = &self.counted {
+            counted.sent(bytes.len() as u64);
         }
         Poll::Ready(Some(Ok(Frame::data(bytes))))
     }
@@ -85,7 +102,7 @@ impl Body {
         self.content = Content::Over;
         self.parts = None;
         if let Some(log) = &mut self.log {
-            log.cut = Some(error.to_string());
+            log.error = Some(error.to_string());
         }
         Poll::Ready(Some(Err(CutShort(error))))
     }

@@ -8,7 +8,7 @@ use http::header::{self, HeaderName, HeaderValue};
 use crate::oci::Digest;
 use crate::pull::Want;
 
-const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+pub const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
 /// What a request's conditions come to, for content that is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -214,9 +214,10 @@ async fn answer(
     place: Option<OwnedSemaphorePermit>,
 ) -> Result<http::Response<Watched<super::body::Body>>, Infallible> {
     let request = in_origin_form(request);
+    let counted = (client != Peer::Probe).then(|| responder.counters.request());
     let log = Entry::of(&request, client);
     let response = responder.respond(request, client, log).await;
-    Ok(response.map(|body| Watched { body, exchange, _place: place }))
+    Ok(response.map(|body| Watched { body: body.counted(counted), exchange, _place: place }))
 }
 
 /// As HTTP/1.1 mostly has it: the authority in `Host`, not in the target.

@@ -12,7 +12,7 @@ use crate::oci::{Code, Digest, ErrorBody};
 pub struct Failure {
     pub status: u16,
     code: Code,
-    message: String,
+    pub message: String,
     /// For programs: what was asked for.
     pub detail: serde_json::Value,
     pub headers: HeaderMap,

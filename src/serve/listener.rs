@@ -4,6 +4,7 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -20,7 +21,7 @@ const BACKLOG: i32 = 1024;
 /// Of a Unix socket's file: whom its owner and group let in may connect.
 const SOCKET_MODE: u32 = 0o660;
 
-/// A bound socket. One that was made by somebody else, as systemd makes them, comes in by `From`.
+/// A bound socket.
 pub enum Listener {
     Tcp(TcpListener),
     Unix(UnixListener, Option<SocketFile>),
@@ -31,6 +32,8 @@ pub enum Listener {
 pub enum Peer {
     Tcp(SocketAddr),
     Unix,
+    /// This process, to see whether it serves.
+    Probe,
 }
 
 impl fmt::Display for Peer {
@@ -38,6 +41,7 @@ impl fmt::Display for Peer {
         match self {
             Self::Tcp(address) => address.ip().fmt(f),
             Self::Unix => f.write_str("unix"),
+            Self::Probe => f.write_str("probe"),
         }
     }
 }
@@ -88,6 +92,31 @@ impl Listener {
             Listen::Unix(path) => bind_unix(path).map(|(listener, file)| Self::Unix(listener, Some(file))),
         };
         bound.map_err(|source| ListenError { address: listen.clone(), source })
+    }
+
+    /// A socket that somebody else has bound.
+    pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
+        let invalid = |what: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        let socket = Socket::from(fd);
+        if socket.r#type()? != Type::STREAM || !socket.is_listener()? {
+            return invalid("no stream socket that listens (want ListenStream=, and Accept=no)");
+        }
+        match socket.local_addr()? {
+            address if address.is_unix() => Ok(Self::Unix(socket.into(), None)),
+            address if address.as_socket().is_some() => Ok(Self::Tcp(socket.into())),
+            _ => invalid("neither a TCP nor a Unix socket"),
+        }
+    }
+
+    /// What it listens on; none for a Unix socket without a path.
+    pub fn listen(&self) -> Option<Listen> {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().ok().map(Listen::Tcp),
+            Self::Unix(listener, _) => {
+                let address = listener.local_addr().ok()?;
+                address.as_pathname().map(|path| Listen::Unix(path.to_owned()))
+            }
+        }
     }
 
     /// The address and port, where it is one.
@@ -204,6 +233,8 @@ impl AsyncListener {
 pub enum Connection {
     Tcp(TcpStream, SocketAddr),
     Unix(UnixStream),
+    /// Of our own, to see whether the thread that gets it serves.
+    Probe(UnixStream),
 }
 
 impl Connection {
@@ -216,6 +247,7 @@ impl Connection {
                 (Stream::Tcp(tokio::net::TcpStream::from_std(stream)?), Peer::Tcp(address))
             }
             Self::Unix(stream) => (Stream::Unix(tokio::net::UnixStream::from_std(stream)?), Peer::Unix),
+            Self::Probe(stream) => (Stream::Unix(tokio::net::UnixStream::from_std(stream)?), Peer::Probe),
         })
     }
 }

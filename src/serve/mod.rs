@@ -9,6 +9,7 @@ mod blob;
 mod body;
 mod conditions;
 mod connection;
+mod counters;
 mod failure;
 mod limits;
 mod listener;
@@ -16,8 +17,8 @@ mod lists;
 mod manifest;
 pub(crate) mod multipart;
 mod passwords;
+mod probe;
 mod protocol;
-mod pulse;
 pub(crate) mod range;
 mod request_log;
 mod respond;
@@ -27,10 +28,11 @@ mod socket;
 mod stream;
 mod tls;
 
+pub use counters::Counters;
 pub use listener::{ListenError, Listener, Peer};
-pub use pulse::Pulse;
+pub use probe::Probe;
 pub use respond::Responder;
-pub use server::Server;
+pub use server::{Server, TlsSwitch};
 pub use tls::server_config;
 
 #[cfg(test)]

@@ -131,7 +131,7 @@ fn lane(client: Peer) -> usize {
     let mut hasher = DefaultHasher::new();
     match client {
         Peer::Tcp(address) => address.ip().to_canonical().hash(&mut hasher),
-        Peer::Unix => {}
+        Peer::Unix | Peer::Probe => {}
     }
     (hasher.finish() % LANES as u64) as usize
 }

@@ -1,13 +1,18 @@
 //! One line a request, when `info` is on.
 
-use std::time::Instant;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use http::{Method, Request, Uri, header};
+use http::{HeaderValue, Method, Request, Uri, header};
 
 use super::listener::Peer;
+use super::route::Endpoint;
+use crate::oci::{Image, Name};
 
 /// What is known of a request when its line is written: as it is dropped, so a client that hangs up is seen too.
 pub struct Entry {
+    number: u64,
     method: Method,
     uri: Uri,
     host: String,
@@ -17,19 +22,33 @@ pub struct Entry {
     pub bytes: u64,
     /// hit, miss, stale; none where nothing was looked up.
     pub cache: Option<&'static str>,
-    /// Why the body ended early.
-    pub cut: Option<String>,
+    /// What was asked for, once that was understood.
+    pub endpoint: Option<Endpoint>,
+    /// Of what was answered with.
+    pub digest: Option<HeaderValue>,
+    /// Why there was no answer, or why its body ended early.
+    pub error: Option<String>,
+}
+
+/// Numbers go on from one that another run hardly comes by: nanoseconds at the first request.
+fn next_number() -> u64 {
+    static NUMBER: LazyLock<AtomicU64> = LazyLock::new(|| {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        AtomicU64::new(now.as_nanos() as u64)
+    });
+    NUMBER.fetch_add(1, Ordering::Relaxed)
 }
 
 impl Entry {
     /// None when nobody would read it.
     pub fn of<B>(request: &Request<B>, client: Peer) -> Option<Self> {
-        if !tracing::enabled!(tracing::Level::INFO) {
+        if client == Peer::Probe || !tracing::enabled!(tracing::Level::INFO) {
             return None;
         }
         let host =
             request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
         Some(Self {
+            number: next_number(),
             method: request.method().clone(),
             uri: request.uri().clone(),
             host: host.to_owned(),
@@ -38,22 +57,47 @@ impl Entry {
             status: 0,
             bytes: 0,
             cache: None,
-            cut: None,
+            endpoint: None,
+            digest: None,
+            error: None,
         })
+    }
+
+    /// Tells the request from all others.
+    pub fn id(&self) -> String {
+        format!("{:016x}", self.number)
     }
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        let Self { method, uri, host, client, status, bytes, .. } = self;
+        let Self { method, uri, host, client, status, bytes, .. } = &*self;
+        let latency = self.begun.elapsed();
+        let (name, reference) = match &self.endpoint {
+            Some(Endpoint::Manifest(Image { name, reference })) => (Some(name), Some(reference)),
+            Some(Endpoint::Blob(name, _) | Endpoint::Tags { name, .. }) => (Some(name), None),
+            Some(Endpoint::Referrers { subject, .. }) => (Some(&subject.name), None),
+            Some(Endpoint::Base) | None => (None, None),
+        };
+        let digest = match &self.endpoint {
+            Some(Endpoint::Blob(_, digest)) => Some(digest.to_string()),
+            _ => self.digest.as_ref().and_then(|digest| digest.to_str().ok()).map(str::to_owned),
+        };
         tracing::info!(
             status,
             bytes,
-            latency = ?self.begun.elapsed(),
+            ?latency,
+            duration_ms = latency.as_secs_f64() * 1000.0,
             host = %host,
             ip = %client,
+            client = %client,
             cache = self.cache.map(tracing::field::display),
-            cut = self.cut,
+            error = self.error.as_deref(),
+            oci_registry = name.map(|name: &Name| name.registry.as_str()),
+            oci_repository = name.map(|name: &Name| name.repository.as_str()),
+            oci_reference = reference.map(tracing::field::display),
+            oci_digest = digest,
+            request_id = self.id(),
             "{method}:{uri}",
         );
     }

@@ -9,6 +9,8 @@ use http::{HeaderMap, Method, Request, Response};
 
 use super::access::Access;
 use super::body::Body;
+use super::conditions::CONTENT_DIGEST;
+use super::counters::Counters;
 use super::failure::Failure;
 use super::listener::Peer;
 use super::lists::next_page;
@@ -19,6 +21,7 @@ use crate::oci::{Code, Registry};
 use crate::pull::{Origin, Pull, Want};
 
 const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");
 
 /// What answering goes by.
@@ -29,6 +32,7 @@ pub struct Responder {
     own: Vec<Registry>,
     /// Stands in the `Via` of every request that we send: seeing it again means that we asked ourselves.
     id: String,
+    pub counters: Arc<Counters>,
 }
 
 /// What a reload replaces.
@@ -47,7 +51,7 @@ impl Responder {
     /// `own` are names by which requests may call ourselves, `id` stands in the `Via` of every request that we send.
     pub fn new(pull: Arc<Pull>, settings: &Settings, own: Vec<Registry>, id: String) -> Self {
         let terms = ArcSwap::from_pointee(Terms::new(settings, &own));
-        Self { pull, terms, own, id }
+        Self { pull, terms, own, id, counters: Arc::default() }
     }
 
     /// Puts other settings in force, from the next request on.
@@ -62,12 +66,24 @@ impl Responder {
         client: Peer,
         mut log: Option<Entry>,
     ) -> Response<Body> {
-        let answer = self.answer(client, request.method(), request.uri(), request.headers()).await;
-        let Answer { mut response, origin } = answer.unwrap_or_else(|failure| failure.into_answer());
+        let answer = self.answer(client, request.method(), request.uri(), request.headers(), &mut log).await;
+        let Answer { mut response, origin } = answer.unwrap_or_else(|failure| {
+            let id = log.as_mut().map(|log| {
+                log.error = Some(failure.message.clone());
+                log.id()
+            });
+            let mut answer = failure.into_answer();
+            // What went well nobody looks up.
+            if let Some(Ok(id)) = id.map(HeaderValue::try_from) {
+                answer.response.headers_mut().insert(REQUEST_ID, id);
+            }
+            answer
+        });
         response.headers_mut().insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
         if let Some(log) = &mut log {
             log.status = response.status().as_u16();
             log.cache = origin.map(Origin::as_str);
+            log.digest = response.headers().get(CONTENT_DIGEST).cloned();
         }
         if request.method() == Method::HEAD {
             // The length stays as a header; hyper sends no body.
@@ -85,6 +101,7 @@ impl Responder {
         method: &Method,
         uri: &http::Uri,
         headers: &HeaderMap,
+        log: &mut Option<Entry>,
     ) -> Result<Answer, Failure> {
         let terms = self.terms.load_full();
         terms.access.admit(client, headers).await?;
@@ -94,6 +111,9 @@ impl Responder {
             return Err(Failure::new(508, Code::Denied, message));
         }
         let Route { endpoint, namespace } = route(&terms.rules, method, uri, headers)?;
+        if let Some(log) = log {
+            log.endpoint = Some(endpoint.clone());
+        }
         terms.access.permit(&endpoint)?;
         let want = if method == Method::HEAD { Want::Head } else { Want::Body };
         let mut answer = match endpoint {

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use rustls::ServerConfig;
-use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::LocalSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -18,7 +17,7 @@ use super::activity::{AMPLE, Activity, Clock, Order, SCARCE};
 use super::connection::{self, Common};
 use super::limits;
 use super::listener::{AsyncListener, Connection, Listener};
-use super::pulse::Pulse;
+use super::probe::Probe;
 use super::respond::Responder;
 
 /// A pause after an accept that failed, as it does when file descriptors run out.
@@ -43,8 +42,17 @@ pub struct Server {
 
 struct Worker {
     connections: mpsc::UnboundedSender<Admitted>,
-    runtime: Handle,
     thread: thread::JoinHandle<()>,
+}
+
+/// What new connections over TCP speak.
+pub struct TlsSwitch(Arc<ArcSwapOption<ServerConfig>>);
+
+impl TlsSwitch {
+    /// TLS as this says from now on, or none. Connections that are there keep theirs.
+    pub fn turn(&self, tls: Option<Arc<ServerConfig>>) {
+        self.0.store(tls);
+    }
 }
 
 /// A connection that has its place.
@@ -69,7 +77,6 @@ impl Server {
         let workers = (0..threads.max(1)).map(|number| {
             let (connections, incoming) = mpsc::unbounded_channel();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let handle = runtime.handle().clone();
             let (common, room, shutdown) = (common.clone(), room.clone(), shutdown.clone());
             let work = move || {
                 let tasks = LocalSet::new();
@@ -78,14 +85,14 @@ impl Server {
                 runtime.shutdown_background();
             };
             let thread = thread::Builder::new().name(format!("serve-{number}")).spawn(work)?;
-            Ok(Worker { connections, runtime: handle, thread })
+            Ok(Worker { connections, thread })
         });
         Ok(Self { workers: workers.collect::<io::Result<_>>()?, tls, room })
     }
 
-    /// What new connections over TCP speak from now on: TLS as this says, or none. Those that are there keep theirs.
-    pub fn replace_tls(&self, tls: Option<Arc<ServerConfig>>) {
-        self.tls.store(tls);
+    /// By which a reload changes what is spoken.
+    pub fn tls_switch(&self) -> TlsSwitch {
+        TlsSwitch(self.tls.clone())
     }
 
     /// Accepts from all listeners until `shutdown`, and deals the connections out.
@@ -106,14 +113,14 @@ impl Server {
         Ok(())
     }
 
-    /// For asking whether the threads are alive.
-    pub fn pulse(&self) -> Pulse {
-        Pulse::of(self.workers.iter().map(|worker| worker.runtime.clone()))
+    /// Asks each thread whether it serves.
+    pub fn probe(&self) -> Probe {
+        Probe { threads: self.workers.iter().map(|worker| worker.connections.clone()).collect() }
     }
 
-    /// Waits for the threads. Blocks.
+    /// Waits for the threads. Blocks, for ever unless `shutdown` was sent.
     pub fn join(self) {
-        for Worker { connections, thread, .. } in self.workers {
+        for Worker { connections, thread } in self.workers {
             drop(connections);
             let _ = thread.join();
         }

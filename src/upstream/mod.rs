@@ -36,7 +36,7 @@ pub use error::{UpstreamError, UpstreamsError};
 pub use pages::Pages;
 pub use registry::{FetchedManifest, Head, Upstream};
 
-use crate::config::{Credentials, RegistryPattern, Scheme, Settings, Unlisted};
+use crate::config::{Credentials, RegistryPattern, RegistrySettings, Scheme, Settings, Unlisted};
 use crate::oci::Registry;
 use address::Reach;
 use session::Session;
@@ -57,10 +57,26 @@ pub struct Upstreams {
 const MAX_KNOWN: usize = 1024;
 
 impl Upstreams {
-    /// Reads the configured certificates. `via` is the value of the Via header of every request.
+    /// Parses the configured certificates. `via` is the value of the Via header of every request.
     pub fn new(settings: &Settings, via: &str) -> Result<Self, UpstreamsError> {
         let via = HeaderValue::from_str(via).map_err(|_| UpstreamsError::Header(via.to_owned()))?;
-        let proxies = Arc::new(Proxies::new(&settings.proxy)?);
+        Self::build(settings, &via, None)
+    }
+
+    /// The same for other settings. What they do not change keeps its connections and tokens.
+    pub fn renewed(&self, settings: &Settings) -> Result<Self, UpstreamsError> {
+        Self::build(settings, &self.unlisted.via, Some(self))
+    }
+
+    fn build(settings: &Settings, via: &HeaderValue, old: Option<&Self>) -> Result<Self, UpstreamsError> {
+        // Transports go on being used where they would be made the same again.
+        let old = old.filter(|old| {
+            old.settings.proxy == settings.proxy && old.settings.pull_timeout == settings.pull_timeout
+        });
+        let proxies = match old {
+            Some(old) => Arc::clone(&old.unlisted.proxies),
+            None => Arc::new(Proxies::new(&settings.proxy)?),
+        };
         let transport = |reach, tls| {
             Arc::new(Transport {
                 reach,
@@ -72,38 +88,58 @@ impl Upstreams {
                 proxied: OnceLock::new(),
             })
         };
-        let configured = settings
-            .registries
-            .iter()
-            .map(|entry| Ok((entry.name.clone(), transport(Reach::Anywhere, Tls::read(&entry.tls)?))))
-            .collect::<Result<_, UpstreamsError>>()?;
-        let unlisted = match settings.access.unlisted {
+        let same = |entry: &RegistrySettings| {
+            let old = old?;
+            let was = old.settings.registries.iter().find(|was| was.name == entry.name)?;
+            (was.tls == entry.tls).then(|| old.configured.get(&entry.name).cloned())?
+        };
+        let configured = settings.registries.iter().map(|entry| {
+            let transport = match same(entry) {
+                Some(transport) => transport,
+                None => transport(Reach::Anywhere, Tls::read(&entry.tls)?),
+            };
+            Ok((entry.name.clone(), transport))
+        });
+        let reach = match settings.access.unlisted {
             Unlisted::Public | Unlisted::Deny => Reach::Public,
             Unlisted::Allow => Reach::Anywhere,
         };
-        Ok(Self {
-            configured,
+        let upstreams = Self {
+            configured: configured.collect::<Result<_, UpstreamsError>>()?,
             settings: settings.clone(),
-            unlisted: transport(unlisted, Tls::default()),
+            unlisted: match old {
+                Some(old) if old.unlisted.reach == reach => Arc::clone(&old.unlisted),
+                _ => transport(reach, Tls::default()),
+            },
             known: Cache::new(MAX_KNOWN),
-        })
+        };
+        for (registry, known) in old.iter().flat_map(|old| old.known.iter()) {
+            let upstream = upstreams.upstream(&registry, Some(&known));
+            upstreams.known.insert(registry, Arc::new(upstream));
+        }
+        Ok(upstreams)
     }
 
     /// The one of that name; every name has one.
     pub fn get(&self, registry: &Registry) -> Arc<Upstream> {
-        let made = || Ok::<_, Infallible>(Arc::new(self.upstream(registry)));
+        let made = || Ok::<_, Infallible>(Arc::new(self.upstream(registry, None)));
         match self.known.get_or_insert_with(registry, made) {
             Ok(upstream) => upstream,
             Err(never) => match never {},
         }
     }
 
-    fn upstream(&self, registry: &Registry) -> Upstream {
+    /// `old` is the one of that name so far: its session goes on if it would be made the same again.
+    fn upstream(&self, registry: &Registry, old: Option<&Upstream>) -> Upstream {
         let entry = self.settings.registry(registry);
         let transport = entry.and_then(|entry| self.configured.get(&entry.name)).unwrap_or(&self.unlisted);
         let url = entry.map_or_else(|| Scheme::Https.api(registry), |entry| entry.api(registry));
         let credentials = entry.map_or(Credentials::Anonymous, |entry| entry.credentials.clone());
-        let session = url.map(|url| Arc::new(Session::new(Arc::clone(transport), url, credentials)));
+        let old = old.and_then(|old| old.session.as_ref().ok());
+        let session = url.map(|url| match old {
+            Some(old) if old.is_for(transport, &url, &credentials) => Arc::clone(old),
+            _ => Arc::new(Session::new(Arc::clone(transport), url, credentials)),
+        });
         Upstream {
             policy: self.settings.policy(registry).clone(),
             // A registry's name is not always a host's: `1.2.3.4.5` is none.

@@ -42,6 +42,11 @@ impl Session {
         }
     }
 
+    /// Whether [`new`](Self::new) would make the same.
+    pub(super) fn is_for(&self, transport: &Arc<Transport>, url: &Url, credentials: &Credentials) -> bool {
+        Arc::ptr_eq(&self.transport, transport) && self.url == *url && self.credentials == *credentials
+    }
+
     /// `<url>/v2/<repository>/<kind>/<reference>`
     pub(super) fn url(&self, repository: &Repository, kind: &str, reference: &str) -> Url {
         let mut url = self.url.clone();

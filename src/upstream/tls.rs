@@ -1,7 +1,6 @@
-//! How an upstream's certificate is checked, and ours shown. Configured files are read at the start, so that a
+//! How an upstream's certificate is checked, and ours shown. What is configured is parsed at the start, so that a
 //! typo is found then; the system's many authorities are read when the first connection needs them.
 
-use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -12,9 +11,9 @@ use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
 use super::error::UpstreamsError;
-use crate::config::ClientTls;
+use crate::config::{ClientTls, PemFile};
 
-/// One upstream's TLS, its files read and found good.
+/// One upstream's TLS, what is configured found good.
 #[derive(Default)]
 pub(super) struct Tls {
     authorities: Vec<CertificateDer<'static>>,
@@ -25,7 +24,7 @@ pub(super) struct Tls {
 impl Tls {
     pub(super) fn read(settings: &ClientTls) -> Result<Self, UpstreamsError> {
         let authorities = match &settings.ca {
-            Some(path) => certificates(path)?,
+            Some(file) => certificates(file)?,
             None => Vec::new(),
         };
         let identity = match &settings.identity {
@@ -78,10 +77,10 @@ static SYSTEM: LazyLock<Arc<RootCertStore>> = LazyLock::new(|| {
     Arc::new(roots)
 });
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, UpstreamsError> {
-    let bad = |reason: String| UpstreamsError::file(path, reason);
-    let found: Vec<_> = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect)
+fn certificates(file: &PemFile) -> Result<Vec<CertificateDer<'static>>, UpstreamsError> {
+    let bad = |reason: String| UpstreamsError::file(file.path(), reason);
+    let found: Vec<_> = CertificateDer::pem_slice_iter(file.content())
+        .collect::<Result<_, _>>()
         .map_err(|error| bad(error.to_string()))?;
     if found.is_empty() {
         return Err(bad("no certificate in it".to_owned()));
@@ -93,14 +92,14 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, UpstreamsEr
 }
 
 fn identity(
-    chain_path: &Path,
-    key_path: &Path,
+    chain_file: &PemFile,
+    key_file: &PemFile,
 ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), UpstreamsError> {
-    let chain = certificates(chain_path)?;
-    let key = PrivateKeyDer::from_pem_file(key_path)
-        .map_err(|error| UpstreamsError::file(key_path, error.to_string()))?;
+    let chain = certificates(chain_file)?;
+    let key = PrivateKeyDer::from_pem_slice(key_file.content())
+        .map_err(|error| UpstreamsError::file(key_file.path(), error.to_string()))?;
     CertifiedKey::from_der(chain.clone(), key.clone_key(), &provider())
-        .map_err(|error| UpstreamsError::file(key_path, error.to_string()))?;
+        .map_err(|error| UpstreamsError::file(key_file.path(), error.to_string()))?;
     Ok((chain, key))
 }
 
@@ -145,14 +144,14 @@ impl ServerCertVerifier for Unverified {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
+    use std::path::Path;
 
     use super::*;
 
-    fn written(folder: &Path, name: &str, text: &str) -> PathBuf {
+    fn written(folder: &Path, name: &str, text: &str) -> PemFile {
         let path = folder.join(name);
         std::fs::write(&path, text).unwrap();
-        path
+        PemFile::read(&path).unwrap()
     }
 
     #[test]
@@ -186,14 +185,13 @@ mod tests {
             "broken.pem",
             "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
         );
-        let missing = folder.path().join("missing.pem");
-        for bad in [&empty, &broken, &missing] {
+        for bad in [&empty, &broken] {
             let settings = ClientTls { ca: Some(bad.clone()), ..ClientTls::default() };
             let error = Tls::read(&settings).err().unwrap().to_string();
-            assert!(error.contains(bad.to_str().unwrap()), "{error}");
+            assert!(error.contains(bad.path().to_str().unwrap()), "{error}");
         }
         let settings = ClientTls { identity: Some((certificate, wrong_key.clone())), ..ClientTls::default() };
         let error = Tls::read(&settings).err().unwrap().to_string();
-        assert!(error.contains(wrong_key.to_str().unwrap()), "{error}");
+        assert!(error.contains(wrong_key.path().to_str().unwrap()), "{error}");
     }
 }

@@ -2,14 +2,14 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::{Command, ExitStatus, Output};
 
 use tempfile::TempDir;
 
 use super::client::{Request, Response};
 use super::client::{get, head};
 use super::layout::file_hex;
-use super::process::{Process, free_port, tied};
+use super::process::{Process, free_port, run, tied};
 use super::upstream::Upstream;
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_ociregistry");
@@ -57,7 +57,7 @@ impl Daemon {
     /// Replaces the configuration; the next start reads it.
     pub fn configure(&self, config: &str) {
         let common = format!(
-            "image_path = \"{}\"\nport = {}\nlog_level = \"info\"\n",
+            "image_path = \"{}\"\nport = {}\nlog_level = \"info\"\nuser = \"root\"\n",
             self.images().display(),
             self.addr.port()
         );
@@ -67,6 +67,10 @@ impl Daemon {
     /// Options of `serve` for the next start.
     pub fn options(&mut self, options: &[&str]) {
         self.options = options.iter().map(ToString::to_string).collect();
+    }
+
+    pub fn file(&self) -> PathBuf {
+        self.dir.path().join("ociregistry.toml")
     }
 
     pub fn images(&self) -> PathBuf {
@@ -85,6 +89,13 @@ impl Daemon {
         let mut command = tied(BINARY);
         self.add_arguments(&mut command);
         command
+    }
+
+    /// Another command of the program, with the daemon's configuration.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        let mut command = tied(BINARY);
+        command.arg("--config-file").arg(self.dir.path().join("ociregistry.toml")).args(arguments);
+        run(command)
     }
 
     pub fn add_arguments(&self, command: &mut Command) {

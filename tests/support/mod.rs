@@ -14,6 +14,7 @@ pub mod recorder;
 pub mod registry;
 pub mod runtimes;
 pub mod skip;
+pub mod systemd;
 pub mod tls;
 pub mod token;
 pub mod trace;

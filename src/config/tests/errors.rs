@@ -129,7 +129,7 @@ fn users_are_in_a_file_of_bcrypt_hashes() {
     );
     std::fs::write(file.path(), "me:$2y$05$abcdefghijklmnopqrstuuwqK6CQQqV9kkgeZjHZqKsbLVZ1l4kUK\n").unwrap();
     let settings = settings(&text);
-    assert_eq!(settings.passwords_in_the_clear(), settings.listen.first());
+    assert!(settings.passwords_in_the_clear(&settings.listen[0]));
     assert!(settings.access.users.unwrap().hash_for("me").1);
     std::fs::write(file.path(), "me:$apr1$lZL6V/ci$eIMz/iKDkbtys/uU7LEK00\n").unwrap();
     let wanted = format!("/c.toml:2: htpasswd: {}:1: user `me` has an MD5 hash", file.path().display());
@@ -142,8 +142,6 @@ fn what_is_not_built_is_refused_and_its_default_taken() {
         ("metrics = 0", "metrics = \"127.0.0.1:9090\""),
         ("preload_images = \"\"", "preload_images = \"/a\""),
         ("preload = \"wait\"", "preload = \"background\""),
-        ("user = \"ociregistry\"", "user = \"me\""),
-        ("group = \"ociregistry\"", "group = \"me\""),
         ("max_rate = 0", "max_rate = \"5MB\""),
         ("parallel = 4", "parallel = 1"),
         ("parallel_from = 67108864", "parallel_from = \"1MiB\""),

@@ -1,5 +1,6 @@
 //! Documents against what becomes of them.
 
+mod changes;
 mod errors;
 mod server_tls;
 

@@ -16,7 +16,7 @@ use tracing::level_filters::LevelFilter;
 
 use super::{Download, Upstream, UpstreamError, Upstreams};
 use crate::config::{
-    Abandoned, AccessSettings, Age, ClientTls, Credentials, Log, LogFormat, Prefetch, Proxy,
+    Abandoned, AccessSettings, Account, Age, ClientTls, Credentials, Log, LogFormat, Prefetch, Proxy,
     RegistryDefaults, RegistrySettings, Scheme, Secret, Settings,
 };
 use crate::oci::{Algorithm, Digest, Platform, Reference, Repository};
@@ -35,6 +35,7 @@ fn settings(registries: Vec<RegistrySettings>) -> Settings {
         hello_world: false,
         default_registry: None,
         log: Log { level: LevelFilter::OFF, file: None, format: LogFormat::Text },
+        account: Account { user: String::new(), group: String::new() },
         platform: Platform::host(),
         pull_timeout: Duration::from_millis(300),
         air_gapped: false,

@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
+use crate::config::PemFile;
 
 /// A folder with `cert.pem` and `key.pem`, signed by itself.
 fn certificate(name: &str) -> tempfile::TempDir {
@@ -19,6 +20,10 @@ fn certificate(name: &str) -> tempfile::TempDir {
     std::fs::write(folder.path().join("cert.pem"), pair.cert.pem()).unwrap();
     std::fs::write(folder.path().join("key.pem"), pair.signing_key.serialize_pem()).unwrap();
     folder
+}
+
+fn pem(folder: &tempfile::TempDir, name: &str) -> PemFile {
+    PemFile::read(&folder.path().join(name)).unwrap()
 }
 
 /// Answers every connection with a manifest over TLS; wants to see the certificate of `client`, if any.
@@ -68,8 +73,7 @@ async fn fetch(url: String, tls: ClientTls) -> Result<(), UpstreamError> {
 async fn a_registry_is_believed_whose_certificate_the_configured_authority_vouches_for() {
     let (own, other) = (certificate("localhost"), certificate("localhost"));
     let port = serve(own.path(), None).await;
-    let with =
-        |ca: &tempfile::TempDir| ClientTls { ca: Some(ca.path().join("cert.pem")), ..ClientTls::default() };
+    let with = |ca: &tempfile::TempDir| ClientTls { ca: Some(pem(ca, "cert.pem")), ..ClientTls::default() };
     fetch(format!("https://localhost:{port}"), with(&own)).await.unwrap();
     for (host, tls) in
         [("localhost", with(&other)), ("localhost", ClientTls::default()), ("127.0.0.1", with(&own))]
@@ -91,9 +95,8 @@ async fn anybody_is_believed_where_that_is_configured() {
 async fn our_certificate_is_shown() {
     let (own, client) = (certificate("localhost"), certificate("client.example"));
     let port = serve(own.path(), Some(client.path())).await;
-    let with =
-        |identity| ClientTls { ca: Some(own.path().join("cert.pem")), identity, ..ClientTls::default() };
-    let shown = (client.path().join("cert.pem"), client.path().join("key.pem"));
+    let with = |identity| ClientTls { ca: Some(pem(&own, "cert.pem")), identity, ..ClientTls::default() };
+    let shown = (pem(&client, "cert.pem"), pem(&client, "key.pem"));
     fetch(format!("https://localhost:{port}"), with(Some(shown))).await.unwrap();
     assert!(fetch(format!("https://localhost:{port}"), with(None)).await.is_err());
 }

@@ -1,0 +1,49 @@
+//! How our own commands find the daemon.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{Error, GlobalOptions};
+use crate::admin::{Client, FILE_NAME};
+use crate::store::Holder;
+
+/// Where the packaged service takes commands.
+const SERVICE: &str = "/run/ociregistry";
+
+/// For commands that talk to the daemon.
+#[derive(Args, Debug)]
+pub struct AdminOptions {
+    /// The daemon's admin socket [default: the one that the lock file in the image cache names]
+    #[arg(long, value_name = "FILE")]
+    admin_socket: Option<PathBuf>,
+}
+
+impl AdminOptions {
+    /// The daemon that writes to the image cache. Only the cache's folder is read in the configuration: a command is
+    /// not kept from the daemon by an error in the rest of it.
+    pub fn client(&self, global: &GlobalOptions) -> Result<Client, Error> {
+        if let Some(path) = &self.admin_socket {
+            return Ok(Client::new(path));
+        }
+        let folder = match global.source(Vec::new()).image_path() {
+            Ok(folder) => folder,
+            Err(error) => {
+                let path = PathBuf::from(SERVICE).join(FILE_NAME);
+                return if path.exists() { Ok(Client::new(&path)) } else { Err(error.into()) };
+            }
+        };
+        let found = Holder::of(&folder).map_err(|error| Error::NoDaemon(error.to_string()))?;
+        match found {
+            Some(Holder { admin_socket: Some(path), .. }) => Ok(Client::new(&path)),
+            Some(Holder { pid, admin_socket: None }) => Err(Error::NoDaemon(format!(
+                "process {pid} serves from {}, and takes no commands: its log says why",
+                folder.display()
+            ))),
+            None => Err(Error::NoDaemon(format!(
+                "no daemon serves from {} (another folder is named by --image-path)",
+                folder.display()
+            ))),
+        }
+    }
+}

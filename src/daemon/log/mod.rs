@@ -1,0 +1,81 @@
+//! Where log lines go. They pass through a bounded queue and a thread of its own: a reader of stderr, a disk or a
+//! journal that stalls stalls nobody, and what does not fit is dropped and counted.
+//!
+//! - `line`: from an event to the bytes of its line: text, JSON, or the journal's own fields
+//! - `output`: where the bytes go
+//!
+//! The names of fields are those of JSON and, in capitals, of the journal: an event says `oci_registry`,
+//! `oci_repository`, `oci_reference`, `oci_digest`, `upstream`, `error` where it knows them.
+
+mod line;
+mod output;
+
+use std::io;
+use std::sync::Arc;
+
+use tracing::level_filters::LevelFilter;
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::Registry;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::reload::{self, Handle};
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::admin::Mention;
+use line::{LastError, Lines};
+pub use output::Output;
+
+/// Lines that may wait.
+const WAITING: usize = 8192;
+
+/// The log while the daemon runs.
+pub struct Log {
+    filter: Handle<Targets, Registry>,
+    reopen: Box<dyn Fn() -> io::Result<()> + Send + Sync>,
+    dropped: ErrorCounter,
+    last_error: LastError,
+}
+
+/// Starts logging. What waits is written when the guard is dropped, if that takes no longer than a second.
+pub fn start(output: Output, level: LevelFilter) -> (Arc<Log>, WorkerGuard) {
+    let builder = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(WAITING).thread_name("log");
+    let format = output.format();
+    let reopen = output.reopener();
+    let (queue, guard) = builder.finish(output);
+    let dropped = queue.error_counter();
+    let last_error = LastError::default();
+    let (filter, handle) = reload::Layer::new(targets(level));
+    // Only a second start in one process fails, and then logging is there already.
+    let _ = tracing_subscriber::registry()
+        .with(filter)
+        .with(Lines::new(format, queue, last_error.clone()))
+        .try_init();
+    (Arc::new(Log { filter: handle, reopen, dropped, last_error }), guard)
+}
+
+/// What other crates say is of interest only when something is wrong.
+fn targets(level: LevelFilter) -> Targets {
+    Targets::new().with_target("ociregistry", level).with_default(level.min(LevelFilter::WARN))
+}
+
+impl Log {
+    pub fn set_level(&self, level: LevelFilter) {
+        // Fails only when the subscriber is gone, and with it the log.
+        let _ = self.filter.reload(targets(level));
+    }
+
+    /// Opens the log file anew, for a program that has moved it away. Without one there is nothing to do.
+    pub fn reopen(&self) -> io::Result<()> {
+        (self.reopen)()
+    }
+
+    /// Lines that were not written, since the start.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.dropped_lines() as u64
+    }
+
+    /// The last event of level error.
+    pub fn last_error(&self) -> Option<Mention> {
+        self.last_error.get()
+    }
+}

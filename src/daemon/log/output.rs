@@ -1,0 +1,131 @@
+//! Where the log's bytes go: the standard error, a file, or the journal.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::line::Format;
+use crate::config::{self, LogFormat};
+
+const JOURNAL: &str = "/run/systemd/journal/socket";
+
+/// An open output, and how lines look there.
+pub struct Output {
+    place: Place,
+    format: Format,
+}
+
+enum Place {
+    Stderr,
+    File { path: PathBuf, file: Arc<Mutex<File>> },
+    Journal(UnixDatagram, PathBuf),
+}
+
+impl Output {
+    /// Opens what the configuration says. The standard error is the journal when systemd says that it is.
+    pub fn open(log: &config::Log) -> io::Result<Self> {
+        if let Some(path) = &log.file {
+            let file = Arc::new(Mutex::new(open(path)?));
+            let format = if log.format == LogFormat::Json { Format::Json } else { Format::Text };
+            return Ok(Self { place: Place::File { path: path.clone(), file }, format });
+        }
+        let (place, format) = match log.format {
+            LogFormat::Json => (Place::Stderr, Format::Json),
+            LogFormat::Text => (Place::Stderr, Format::Text),
+            LogFormat::Auto if !stderr_is_journal() => (Place::Stderr, Format::Text),
+            LogFormat::Auto => (Place::Journal(UnixDatagram::unbound()?, JOURNAL.into()), Format::Journal),
+        };
+        Ok(Self { place, format })
+    }
+
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    pub fn reopener(&self) -> Box<dyn Fn() -> io::Result<()> + Send + Sync> {
+        match &self.place {
+            Place::File { path, file } => {
+                let (path, file) = (path.clone(), file.clone());
+                Box::new(move || {
+                    let new = open(&path)?;
+                    *file.lock().unwrap_or_else(PoisonError::into_inner) = new;
+                    Ok(())
+                })
+            }
+            Place::Stderr | Place::Journal(..) => Box::new(|| Ok(())),
+        }
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    File::options().append(true).create(true).open(path)
+}
+
+/// `JOURNAL_STREAM` holds device and inode of what systemd has connected to the journal.
+fn stderr_is_journal() -> bool {
+    let Some(stream) = std::env::var_os("JOURNAL_STREAM") else { return false };
+    let stderr = std::fs::metadata("/proc/self/fd/2");
+    stderr.is_ok_and(|stderr| stream.to_str() == Some(&format!("{}:{}", stderr.dev(), stderr.ino())))
+}
+
+/// One call is one line.
+impl Write for Output {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        match &mut self.place {
+            Place::Stderr => io::stderr().write_all(line)?,
+            Place::File { file, .. } => {
+                file.lock().unwrap_or_else(PoisonError::into_inner).write_all(line)?;
+            }
+            // Waits while the journal's queue is full: that is what our own queue is for.
+            Place::Journal(socket, path) => drop(socket.send_to(line, path)?),
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_was_moved_away_is_made_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let log = config::Log {
+            level: tracing::level_filters::LevelFilter::INFO,
+            file: Some(path.clone()),
+            format: LogFormat::Auto,
+        };
+        let mut output = Output::open(&log).unwrap();
+        assert_eq!(output.format(), Format::Text);
+        let reopen = output.reopener();
+        output.write_all(b"one\n").unwrap();
+        std::fs::rename(&path, folder.path().join("log.1")).unwrap();
+        output.write_all(b"two\n").unwrap();
+        reopen().unwrap();
+        output.write_all(b"three\n").unwrap();
+        assert_eq!(std::fs::read(folder.path().join("log.1")).unwrap(), b"one\ntwo\n");
+        assert_eq!(std::fs::read(&path).unwrap(), b"three\n");
+    }
+
+    #[test]
+    fn a_line_is_one_message_to_the_journal() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let journal = UnixDatagram::bind(&path).unwrap();
+        let place = Place::Journal(UnixDatagram::unbound().unwrap(), path);
+        let mut output = Output { place, format: Format::Journal };
+        output.write_all(b"MESSAGE=one\n").unwrap();
+        output.write_all(b"MESSAGE=two\n").unwrap();
+        let mut buffer = [0; 64];
+        let length = journal.recv(&mut buffer).unwrap();
+        assert_eq!(&buffer[..length], b"MESSAGE=one\n");
+    }
+}

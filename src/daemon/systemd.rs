@@ -1,0 +1,102 @@
+//! What systemd is told (sd_notify(3)), in order, by a thread of its own: one that does not read its socket holds
+//! up nobody here. Where nobody listens there is no thread.
+
+use std::io;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
+use std::thread;
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+
+/// While we drain, systemd is asked for so much more time, so often, for so many times.
+const EXTEND: Duration = Duration::from_secs(15);
+const EXTEND_EVERY: Duration = Duration::from_secs(5);
+const EXTENSIONS: u32 = 60;
+
+/// News that may wait to be told.
+const WAITING: usize = 64;
+
+/// One thing to tell.
+#[derive(Debug)]
+pub enum News {
+    /// Requests are answered. After a reload too, whatever came of it.
+    Ready(String),
+    Reloading,
+    /// In words, for `systemctl status`.
+    Status(String),
+    /// A request was answered just now by every thread that serves.
+    Alive,
+    /// We end, and may need some time for it.
+    Stopping(String),
+}
+
+/// Where news goes. Cheap to clone; systemd hears no more when the last one is dropped.
+#[derive(Clone)]
+pub struct Systemd {
+    news: Option<SyncSender<News>>,
+}
+
+impl Systemd {
+    /// Listens to the environment: `NOTIFY_SOCKET`.
+    pub fn start() -> io::Result<Self> {
+        if std::env::var_os("NOTIFY_SOCKET").is_none() {
+            return Ok(Self { news: None });
+        }
+        let (sender, receiver) = mpsc::sync_channel(WAITING);
+        thread::Builder::new().name("systemd".to_owned()).spawn(move || pass_on(&receiver))?;
+        Ok(Self { news: Some(sender) })
+    }
+
+    /// Never blocks. When systemd takes nothing, what is not told is soon told anew.
+    pub fn tell(&self, news: News) {
+        if let Some(sender) = &self.news {
+            let _ = sender.try_send(news);
+        }
+    }
+}
+
+/// How often systemd wants to hear that we live, if it does.
+pub fn watchdog() -> Option<Duration> {
+    sd_notify::watchdog_enabled().filter(|limit| !limit.is_zero())
+}
+
+fn pass_on(receiver: &Receiver<News>) {
+    let mut extensions = 0;
+    loop {
+        let news = match receiver.recv_timeout(EXTEND_EVERY) {
+            Ok(news) => news,
+            Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Timeout) => {
+                if extensions > 0 {
+                    extensions -= 1;
+                    notify(&[NotifyState::ExtendTimeoutUsec(EXTEND.as_micros() as u32)]);
+                }
+                continue;
+            }
+        };
+        match news {
+            News::Ready(status) => notify(&[NotifyState::Ready, NotifyState::Status(&status)]),
+            News::Reloading => match NotifyState::monotonic_usec_now() {
+                // In one message, or it is no reload to systemd.
+                Ok(now) => notify(&[NotifyState::Reloading, now]),
+                Err(error) => tracing::warn!(%error, "cannot tell the time"),
+            },
+            News::Status(status) => notify(&[NotifyState::Status(&status)]),
+            News::Alive => notify(&[NotifyState::Watchdog]),
+            News::Stopping(status) => {
+                extensions = EXTENSIONS;
+                notify(&[
+                    NotifyState::Stopping,
+                    NotifyState::Status(&status),
+                    NotifyState::ExtendTimeoutUsec(EXTEND.as_micros() as u32),
+                ]);
+            }
+        }
+    }
+}
+
+fn notify(states: &[NotifyState]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::warn!(%error, "cannot tell systemd how we are");
+    }
+}
