@@ -90,6 +90,21 @@ fn a_second_daemon_on_the_same_cache_is_told_who_has_it() {
     assert!(!socket.exists());
 }
 
+#[test]
+fn who_may_pull_does_not_concern_the_watchdog() {
+    let daemon = Daemon::prepared("");
+    let users = daemon.dir.path().join("users");
+    std::fs::write(&users, "me:$2y$05$abcdefghijklmnopqrstuuwqK6CQQqV9kkgeZjHZqKsbLVZ1l4kUK\n").unwrap();
+    daemon.configure(&format!("clients = [\"192.0.2.1\"]\nhtpasswd = {users:?}"));
+    let manager = Manager::listen(daemon.dir.path());
+    let mut command = daemon.command();
+    manager.manage(&mut command);
+    command.env("WATCHDOG_USEC", "300000");
+    let _process = Process::spawn(command, &daemon.dir.path().join("log"));
+    manager.wait_for("WATCHDOG=1");
+    get("/v2/").send(daemon.addr).refuses(403, "DENIED");
+}
+
 /// systemd's own starter, for the daemon's command behind it.
 fn activated(daemon: &Daemon, sockets: &[&str], names: &str) -> Command {
     let mut command = tied("systemd-socket-activate");

@@ -159,6 +159,24 @@ fn a_changed_secret_is_used_and_not_shown() {
 }
 
 #[test]
+fn a_credential_of_systemd_is_said_to_be_that_of_the_start() {
+    let upstream = Upstream::start(Layout::of("library/app", "1", &Image::small(1)));
+    let entry = entry("docker.io", &upstream);
+    let mut daemon = Daemon::prepared(&format!("{entry}auth.token_credential = \"hub\"\n"));
+    std::fs::write(daemon.dir.path().join("hub"), "hunter2").unwrap();
+    let mut command = daemon.command();
+    command.env("CREDENTIALS_DIRECTORY", daemon.dir.path());
+    daemon.start_by(command);
+    daemon.get("/v2/library/app/manifests/1?ns=docker.io").is(200);
+    assert_eq!(upstream.seen()[0].header("authorization"), Some("Bearer hunter2"));
+    let output = out(&daemon.run(&["reload"]));
+    assert!(
+        output.contains("auth.token_credential: systemd handed this credential over at the start"),
+        "{output}"
+    );
+}
+
+#[test]
 fn status_says_how_it_is() {
     let image = Image::of_size(1, 4 * MIB);
     let blob = image.layers[0].clone();

@@ -5,10 +5,11 @@
 //! - [`Health`]: whether pulls would work
 //!
 //! Commands: HTTP over a Unix socket whose file says who may connect (0660, the daemon's group). Questions and answers
-//! are JSON.
+//! are JSON; an answer that comes bit by bit is a JSON value a line.
 //! - `socket`: where it is, and who may use it
 //! - `server`: the daemon's side; `desk` is what it does for whom
 //! - `client`: the side of our own commands
+//! - `answer`: what an answer is made of
 //! - `status`, `reload`: what is said
 //!
 //! ```text
@@ -16,6 +17,7 @@
 //! POST /reload   read the configuration anew, and say what came of it: Reloaded
 //! ```
 
+mod answer;
 mod client;
 mod desk;
 mod health;
@@ -25,6 +27,7 @@ mod side_door;
 mod socket;
 mod status;
 
+pub use answer::lines;
 pub use client::{AdminError, Client};
 pub use desk::Desk;
 pub use health::Health;

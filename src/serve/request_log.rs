@@ -1,5 +1,6 @@
 //! One line a request, when `info` is on.
 
+use std::fmt;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -28,6 +29,16 @@ pub struct Entry {
     pub digest: Option<HeaderValue>,
     /// Why there was no answer, or why its body ended early.
     pub error: Option<String>,
+}
+
+/// 16 hex digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestId(u64);
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
 }
 
 /// Numbers go on from one that another run hardly comes by: nanoseconds at the first request.
@@ -64,8 +75,8 @@ impl Entry {
     }
 
     /// Tells the request from all others.
-    pub fn id(&self) -> String {
-        format!("{:016x}", self.number)
+    pub fn id(&self) -> RequestId {
+        RequestId(self.number)
     }
 }
 
@@ -79,9 +90,10 @@ impl Drop for Entry {
             Some(Endpoint::Referrers { subject, .. }) => (Some(&subject.name), None),
             Some(Endpoint::Base) | None => (None, None),
         };
-        let digest = match &self.endpoint {
-            Some(Endpoint::Blob(_, digest)) => Some(digest.to_string()),
-            _ => self.digest.as_ref().and_then(|digest| digest.to_str().ok()).map(str::to_owned),
+        let told = self.digest.as_ref().and_then(|digest| digest.to_str().ok());
+        let digest: Option<&dyn fmt::Display> = match &self.endpoint {
+            Some(Endpoint::Blob(_, digest)) => Some(digest),
+            _ => told.as_ref().map(|digest| digest as &dyn fmt::Display),
         };
         tracing::info!(
             status,
@@ -96,8 +108,8 @@ impl Drop for Entry {
             oci_registry = name.map(|name: &Name| name.registry.as_str()),
             oci_repository = name.map(|name: &Name| name.repository.as_str()),
             oci_reference = reference.map(tracing::field::display),
-            oci_digest = digest,
-            request_id = self.id(),
+            oci_digest = digest.map(tracing::field::display),
+            request_id = %self.id(),
             "{method}:{uri}",
         );
     }

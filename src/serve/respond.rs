@@ -70,7 +70,7 @@ impl Responder {
         let Answer { mut response, origin } = answer.unwrap_or_else(|failure| {
             let id = log.as_mut().map(|log| {
                 log.error = Some(failure.message.clone());
-                log.id()
+                log.id().to_string()
             });
             let mut answer = failure.into_answer();
             // What went well nobody looks up.

@@ -110,6 +110,11 @@ impl Line {
 
     fn add(&mut self, field: &Field, of: Type, write: fmt::Arguments<'_>) {
         let name = field.name();
+        let shown = !DATA_ONLY.contains(&name);
+        let kept = self.format != Format::Text && !TEXT_ONLY.contains(&name);
+        if !shown && !kept {
+            return;
+        }
         self.value.clear();
         // Writing to a string does not fail.
         let _ = self.value.write_fmt(write);
@@ -117,7 +122,7 @@ impl Line {
             self.value.truncate(self.value.floor_char_boundary(LONGEST));
             self.value.push('…');
         }
-        if !DATA_ONLY.contains(&name) {
+        if shown {
             let value = &self.value;
             let _ = match name {
                 "message" => write!(self.text, "{value}"),
@@ -127,7 +132,7 @@ impl Line {
             };
             self.after_message = name == "message";
         }
-        if TEXT_ONLY.contains(&name) {
+        if !kept {
             return;
         }
         match self.format {

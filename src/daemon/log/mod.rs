@@ -12,6 +12,7 @@ mod output;
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tracing::level_filters::LevelFilter;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
@@ -33,6 +34,7 @@ pub struct Log {
     filter: Handle<Targets, Registry>,
     reopen: Box<dyn Fn() -> io::Result<()> + Send + Sync>,
     dropped: ErrorCounter,
+    lost: Arc<AtomicU64>,
     last_error: LastError,
 }
 
@@ -40,7 +42,7 @@ pub struct Log {
 pub fn start(output: Output, level: LevelFilter) -> (Arc<Log>, WorkerGuard) {
     let builder = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(WAITING).thread_name("log");
     let format = output.format();
-    let reopen = output.reopener();
+    let (reopen, lost) = (output.reopener(), output.lost());
     let (queue, guard) = builder.finish(output);
     let dropped = queue.error_counter();
     let last_error = LastError::default();
@@ -50,7 +52,7 @@ pub fn start(output: Output, level: LevelFilter) -> (Arc<Log>, WorkerGuard) {
         .with(filter)
         .with(Lines::new(format, queue, last_error.clone()))
         .try_init();
-    (Arc::new(Log { filter: handle, reopen, dropped, last_error }), guard)
+    (Arc::new(Log { filter: handle, reopen, dropped, lost, last_error }), guard)
 }
 
 /// What other crates say is of interest only when something is wrong.
@@ -71,7 +73,7 @@ impl Log {
 
     /// Lines that were not written, since the start.
     pub fn dropped(&self) -> u64 {
-        self.dropped.dropped_lines() as u64
+        self.dropped.dropped_lines() as u64 + self.lost.load(Ordering::Relaxed)
     }
 
     /// The last event of level error.

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::line::Format;
@@ -16,6 +17,8 @@ const JOURNAL: &str = "/run/systemd/journal/socket";
 pub struct Output {
     place: Place,
     format: Format,
+    /// Lines that could not be written.
+    lost: Arc<AtomicU64>,
 }
 
 enum Place {
@@ -27,18 +30,27 @@ enum Place {
 impl Output {
     /// Opens what the configuration says. The standard error is the journal when systemd says that it is.
     pub fn open(log: &config::Log) -> io::Result<Self> {
+        let text_or_json = if log.format == LogFormat::Json { Format::Json } else { Format::Text };
         if let Some(path) = &log.file {
             let file = Arc::new(Mutex::new(open(path)?));
-            let format = if log.format == LogFormat::Json { Format::Json } else { Format::Text };
-            return Ok(Self { place: Place::File { path: path.clone(), file }, format });
+            return Ok(Self::new(Place::File { path: path.clone(), file }, text_or_json));
         }
-        let (place, format) = match log.format {
-            LogFormat::Json => (Place::Stderr, Format::Json),
-            LogFormat::Text => (Place::Stderr, Format::Text),
-            LogFormat::Auto if !stderr_is_journal() => (Place::Stderr, Format::Text),
-            LogFormat::Auto => (Place::Journal(UnixDatagram::unbound()?, JOURNAL.into()), Format::Journal),
+        let journal = match log.format {
+            LogFormat::Auto if stderr_is_journal() => journal(Path::new(JOURNAL)),
+            LogFormat::Auto | LogFormat::Text | LogFormat::Json => None,
         };
-        Ok(Self { place, format })
+        Ok(match journal {
+            Some(journal) => Self::new(journal, Format::Journal),
+            None => Self::new(Place::Stderr, text_or_json),
+        })
+    }
+
+    fn new(place: Place, format: Format) -> Self {
+        Self { place, format, lost: Arc::default() }
+    }
+
+    pub fn lost(&self) -> Arc<AtomicU64> {
+        self.lost.clone()
     }
 
     pub fn format(&self) -> Format {
@@ -64,6 +76,14 @@ fn open(path: &Path) -> io::Result<File> {
     File::options().append(true).create(true).open(path)
 }
 
+/// None where it does not listen.
+fn journal(path: &Path) -> Option<Place> {
+    let socket = UnixDatagram::unbound().ok()?;
+    // It takes no notice of a message without a field.
+    socket.send_to(&[], path).ok()?;
+    Some(Place::Journal(socket, path.to_owned()))
+}
+
 /// `JOURNAL_STREAM` holds device and inode of what systemd has connected to the journal.
 fn stderr_is_journal() -> bool {
     let Some(stream) = std::env::var_os("JOURNAL_STREAM") else { return false };
@@ -71,16 +91,17 @@ fn stderr_is_journal() -> bool {
     stderr.is_ok_and(|stderr| stream.to_str() == Some(&format!("{}:{}", stderr.dev(), stderr.ino())))
 }
 
-/// One call is one line.
+/// One call is one line. What fails is counted: there is nobody to tell.
 impl Write for Output {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        match &mut self.place {
-            Place::Stderr => io::stderr().write_all(line)?,
-            Place::File { file, .. } => {
-                file.lock().unwrap_or_else(PoisonError::into_inner).write_all(line)?;
-            }
+        let written = match &mut self.place {
+            Place::Stderr => io::stderr().write_all(line),
+            Place::File { file, .. } => file.lock().unwrap_or_else(PoisonError::into_inner).write_all(line),
             // Waits while the journal's queue is full: that is what our own queue is for.
-            Place::Journal(socket, path) => drop(socket.send_to(line, path)?),
+            Place::Journal(socket, path) => socket.send_to(line, path).map(drop),
+        };
+        if written.is_err() {
+            self.lost.fetch_add(1, Ordering::Relaxed);
         }
         Ok(line.len())
     }
@@ -120,12 +141,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("journal");
         let journal = UnixDatagram::bind(&path).unwrap();
-        let place = Place::Journal(UnixDatagram::unbound().unwrap(), path);
-        let mut output = Output { place, format: Format::Journal };
+        let mut output = Output::new(super::journal(&path).unwrap(), Format::Journal);
+        let mut buffer = [0; 64];
+        assert_eq!(journal.recv(&mut buffer).unwrap(), 0);
         output.write_all(b"MESSAGE=one\n").unwrap();
         output.write_all(b"MESSAGE=two\n").unwrap();
-        let mut buffer = [0; 64];
         let length = journal.recv(&mut buffer).unwrap();
         assert_eq!(&buffer[..length], b"MESSAGE=one\n");
+        drop(journal);
+        output.write_all(b"MESSAGE=three\n").unwrap();
+        assert_eq!(output.lost().load(Ordering::Relaxed), 1);
     }
 }

@@ -1,0 +1,130 @@
+//! The log as the journal gets it: a socket in its place, in a view of the file system of the daemon's own.
+
+#![allow(clippy::unwrap_used)] // A test may panic.
+
+mod support;
+
+use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixDatagram;
+use std::process::Command;
+
+use support::daemon::{BINARY, Daemon, entry};
+use support::layout::*;
+use support::process::{PATIENCE, eventually, tied};
+use support::upstream::Upstream;
+
+/// The daemon's command where its standard error is the journal, and the journal is `socket`.
+fn journaled(daemon: &Daemon, socket: &std::path::Path) -> Command {
+    let log = daemon.dir.path().join("log");
+    let log = std::fs::File::options().create(true).append(true).open(log).unwrap().metadata().unwrap();
+    let script = "mkdir -p /run/systemd && mount -t tmpfs none /run/systemd && mkdir /run/systemd/journal && \
+                  touch /run/systemd/journal/socket && mount --bind \"$0\" /run/systemd/journal/socket && exec \"$@\"";
+    let mut command = tied("unshare");
+    command.args(["--mount", "sh", "-c", script]).arg(socket).arg(BINARY);
+    daemon.add_arguments(&mut command);
+    command.env("JOURNAL_STREAM", format!("{}:{}", log.dev(), log.ino()));
+    command
+}
+
+/// The next message's fields.
+fn receive(journal: &UnixDatagram) -> HashMap<String, String> {
+    let mut buffer = vec![0; 1 << 17];
+    let length = journal.recv(&mut buffer).expect("no message");
+    let text = std::str::from_utf8(&buffer[..length]).unwrap();
+    text.lines().filter_map(|line| line.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
+}
+
+#[test]
+fn an_admin_finds_requests_and_failures_by_their_fields() {
+    needs!("unshare");
+    let upstream = Upstream::start(Layout::of("library/app", "1", &Image::small(1)));
+    let mut daemon = Daemon::prepared(&entry("docker.io", &upstream));
+    let path = daemon.dir.path().join("journal");
+    let journal = UnixDatagram::bind(&path).unwrap();
+    journal.set_read_timeout(Some(PATIENCE)).unwrap();
+    daemon.start_by(journaled(&daemon, &path));
+    let digest = {
+        let answer = daemon.get("/v2/library/app/manifests/1?ns=docker.io").is(200);
+        answer.header("docker-content-digest").unwrap().to_owned()
+    };
+    let find = |name: &str, value: &str| loop {
+        let message = receive(&journal);
+        if message.get(name).is_some_and(|found| found == value) {
+            return message;
+        }
+    };
+    let request = find("CACHE", "miss");
+    let target = "GET:/v2/library/app/manifests/1?ns=docker.io";
+    for (name, value) in [
+        ("OCI_REGISTRY", "docker.io"),
+        ("OCI_REPOSITORY", "library/app"),
+        ("OCI_REFERENCE", "1"),
+        ("OCI_DIGEST", &digest),
+        ("CLIENT", "127.0.0.1"),
+        ("STATUS", "200"),
+        ("PRIORITY", "6"),
+        ("SYSLOG_IDENTIFIER", "ociregistry"),
+    ] {
+        assert_eq!(request.get(name).map(String::as_str), Some(value), "{name} {request:#?}");
+    }
+    assert!(request["MESSAGE"].starts_with(&format!("{target} status=200 bytes=")), "{request:#?}");
+    for name in ["BYTES", "DURATION_MS", "REQUEST_ID"] {
+        assert!(request.contains_key(name), "{name} {request:#?}");
+    }
+    upstream.change(|layout| *layout = Layout::new());
+    upstream.fault("/manifests/", .., support::upstream::Fault::Status(500));
+    let id =
+        daemon.get("/v2/library/app/manifests/2?ns=docker.io").header("x-request-id").unwrap().to_owned();
+    let failure = find("PRIORITY", "4");
+    assert_eq!(failure["OCI_REFERENCE"], "2");
+    assert_eq!(failure["UPSTREAM"], upstream.addr.to_string());
+    assert!(failure["ERROR"].contains("500"), "{failure:#?}");
+    let request = find("STATUS", "502");
+    assert_eq!(request["REQUEST_ID"], id);
+    assert!(request["ERROR"].contains("500"), "{request:#?}");
+    // Nothing of it went to the standard error.
+    assert!(!daemon.log().contains("status="), "{}", daemon.log());
+}
+
+#[test]
+fn a_journal_that_stalls_stalls_nobody() {
+    needs!("unshare");
+    let mut daemon = Daemon::prepared("");
+    let path = daemon.dir.path().join("journal");
+    // Nobody reads it, until the end.
+    let journal = UnixDatagram::bind(&path).unwrap();
+    daemon.start_by(journaled(&daemon, &path));
+    let mut stream = std::net::TcpStream::connect(daemon.addr).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let (rounds, together) = (100, 100);
+    let requests = "GET /v2/ HTTP/1.1\r\nHost: a\r\n\r\n".repeat(together);
+    let mut answers = vec![0; 1 << 16];
+    for _ in 0..rounds {
+        stream.write_all(requests.as_bytes()).unwrap();
+        let mut text = String::new();
+        while text.matches("HTTP/1.1 200 ").count() < together || !text.ends_with("{}") {
+            let length = stream.read(&mut answers).unwrap();
+            assert_ne!(length, 0, "{text}");
+            text += std::str::from_utf8(&answers[..length]).unwrap();
+        }
+    }
+    let dropped = || -> u64 {
+        let status = daemon.run(&["status", "--json"]);
+        let json: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+        json["log_lines_dropped"].as_u64().unwrap()
+    };
+    assert!(dropped() > 0);
+    journal.set_nonblocking(true).unwrap();
+    let mut buffer = vec![0; 1 << 16];
+    eventually("the loss is told", || {
+        while let Ok(length) = journal.recv(&mut buffer) {
+            let text = String::from_utf8_lossy(&buffer[..length]);
+            if text.contains("lines of this log were dropped") {
+                return true;
+            }
+        }
+        false
+    });
+}
