@@ -203,6 +203,11 @@ fn a_file_system_that_turns_read_only_is_invisible() {
     let ahead = ahead.unwrap().whole().is(206);
     assert!(ahead.body == scene.layer().slice(22 * MIB, 18 * MIB));
     assert_eq!(scene.count("the disk is read-only"), 1, "{}", scene.daemon.log());
+    let status = scene.daemon.run(&["status"]);
+    assert!(
+        String::from_utf8_lossy(&status.stdout).contains("nothing is kept, it is read-only"),
+        "{status:?}"
+    );
     // What is new passes too.
     assert!(scene.daemon.get("/v2/library/small/manifests/1?ns=docker.io").is(200).end == End::Whole);
     let small = Image::small(10).layers[0].clone();

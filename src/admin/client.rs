@@ -20,7 +20,7 @@ pub enum AdminError {
     #[error("no daemon takes commands at {}: {source}", path.display())]
     NoDaemon { path: PathBuf, source: io::Error },
     #[error(
-        "may not give commands at {}: {source}; root may, and the daemon's group (usermod -a -G ociregistry <user>)",
+        "no commands may be given by way of {}: {source}; root may give them, and the daemon's group (usermod -a -G ociregistry <user>)",
         path.display()
     )]
     NotAllowed { path: PathBuf, source: io::Error },

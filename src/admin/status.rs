@@ -28,6 +28,8 @@ pub struct Status {
     pub misses: u64,
     pub stale: u64,
     pub downloads: Vec<Underway>,
+    /// Why nothing is kept just now: the disk is full, read-only or failing. Pulls go on.
+    pub disk_trouble: Option<String>,
     pub last_error: Option<Mention>,
     /// What came of reading the configuration anew, if that was ever done.
     pub last_reload: Option<Reloaded>,
@@ -67,6 +69,9 @@ impl Status {
             plural(self.misses, "miss", "misses"),
             self.stale,
         );
+        if let Some(trouble) = &self.disk_trouble {
+            line.push_str(&format!("; nothing is kept, the disk is {trouble}"));
+        }
         if let Some((at, reason)) = self.refused() {
             let first = reason.lines().next().unwrap_or_default();
             line.push_str(&format!("; the configuration of {} is refused: {first}", clock(at)));
@@ -107,6 +112,9 @@ impl fmt::Display for Status {
         for (number, download) in self.downloads.iter().enumerate() {
             line(if number == 0 { "downloads" } else { "" }, download)?;
         }
+        if let Some(trouble) = &self.disk_trouble {
+            line("disk", &format!("nothing is kept, it is {trouble}"))?;
+        }
         if let Some((at, reason)) = self.refused() {
             line("refused", &format!("the configuration of {}\n{reason}", clock(at)))?;
         }
@@ -115,7 +123,9 @@ impl fmt::Display for Status {
         }
         match &self.last_error {
             None => line("last error", &"none"),
-            Some(Mention { at, what }) => line("last error", &format!("{}: {what}", clock(*at))),
+            Some(Mention { at, what }) => {
+                line("last error", &format!("{}: {}", clock(*at), what.lines().next().unwrap_or_default()))
+            }
         }
     }
 }
@@ -215,6 +225,7 @@ mod tests {
             misses: 1,
             stale: 0,
             downloads: Vec::new(),
+            disk_trouble: None,
             last_error: None,
             last_reload: None,
             log_lines_dropped: 0,

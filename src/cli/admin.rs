@@ -1,11 +1,12 @@
 //! How our own commands find the daemon.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use clap::Args;
 
 use super::{Error, GlobalOptions};
-use crate::admin::{Client, FILE_NAME};
+use crate::admin::{AdminError, Client, FILE_NAME};
 use crate::store::Holder;
 
 /// Where the packaged service takes commands.
@@ -26,14 +27,22 @@ impl AdminOptions {
         if let Some(path) = &self.admin_socket {
             return Ok(Client::new(path));
         }
+        // When it cannot be found by the configuration or the cache, it is most likely the service.
+        let service = || Some(PathBuf::from(SERVICE).join(FILE_NAME)).filter(|path| path.exists());
         let folder = match global.source(Vec::new()).image_path() {
             Ok(folder) => folder,
+            Err(error) => return service().map(|path| Client::new(&path)).ok_or_else(|| error.into()),
+        };
+        let found = match Holder::of(&folder) {
+            Ok(found) => found,
+            Err(error) if error.source.kind() == ErrorKind::PermissionDenied => {
+                return Err(AdminError::NotAllowed { path: error.path, source: error.source }.into());
+            }
             Err(error) => {
-                let path = PathBuf::from(SERVICE).join(FILE_NAME);
-                return if path.exists() { Ok(Client::new(&path)) } else { Err(error.into()) };
+                let error = Error::NoDaemon(error.to_string());
+                return service().map(|path| Client::new(&path)).ok_or(error);
             }
         };
-        let found = Holder::of(&folder).map_err(|error| Error::NoDaemon(error.to_string()))?;
         match found {
             Some(Holder { admin_socket: Some(path), .. }) => Ok(Client::new(&path)),
             Some(Holder { pid, admin_socket: None }) => Err(Error::NoDaemon(format!(

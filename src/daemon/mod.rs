@@ -107,6 +107,7 @@ pub fn serve(
     let banner = banner(settings, &reached);
     let gauges = Arc::new(Gauges {
         pull: pull.clone(),
+        store: store.clone(),
         served: responder.counters.clone(),
         addresses: reached.addresses,
         image_path: settings.image_path.display().to_string(),

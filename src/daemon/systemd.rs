@@ -13,6 +13,9 @@ const EXTEND: Duration = Duration::from_secs(15);
 const EXTEND_EVERY: Duration = Duration::from_secs(5);
 const EXTENSIONS: u32 = 60;
 
+/// In bytes.
+const LONGEST_STATUS: usize = 1000;
+
 /// News that may wait to be told.
 const WAITING: usize = 64;
 
@@ -75,19 +78,19 @@ fn pass_on(receiver: &Receiver<News>) {
             }
         };
         match news {
-            News::Ready(status) => notify(&[NotifyState::Ready, NotifyState::Status(&status)]),
+            News::Ready(status) => notify(&[NotifyState::Ready, NotifyState::Status(&short(status))]),
             News::Reloading => match NotifyState::monotonic_usec_now() {
                 // In one message, or it is no reload to systemd.
                 Ok(now) => notify(&[NotifyState::Reloading, now]),
                 Err(error) => tracing::warn!(%error, "cannot tell the time"),
             },
-            News::Status(status) => notify(&[NotifyState::Status(&status)]),
+            News::Status(status) => notify(&[NotifyState::Status(&short(status))]),
             News::Alive => notify(&[NotifyState::Watchdog]),
             News::Stopping(status) => {
                 extensions = EXTENSIONS;
                 notify(&[
                     NotifyState::Stopping,
-                    NotifyState::Status(&status),
+                    NotifyState::Status(&short(status)),
                     NotifyState::ExtendTimeoutUsec(EXTEND.as_micros() as u32),
                 ]);
             }
@@ -95,8 +98,30 @@ fn pass_on(receiver: &Receiver<News>) {
     }
 }
 
+/// A message of more than 4,096 bytes is passed over as a whole, and a line ends a status.
+fn short(status: String) -> String {
+    let mut status = status.replace(char::is_control, " ");
+    if status.len() > LONGEST_STATUS {
+        status.truncate(status.floor_char_boundary(LONGEST_STATUS));
+        status.push('…');
+    }
+    status
+}
+
 fn notify(states: &[NotifyState]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::warn!(%error, "cannot tell systemd how we are");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_is_one_line_that_systemd_takes() {
+        assert_eq!(short("one\ntwo".to_owned()), "one two");
+        let long = short("ä".repeat(9000));
+        assert!(long.len() < LONGEST_STATUS + 4 && long.ends_with("ä…"), "{long}");
     }
 }

@@ -12,6 +12,7 @@ use super::systemd::{News, Systemd};
 use crate::admin::{Mention, Reloaded, Status, Underway};
 use crate::pull::Pull;
 use crate::serve::{Counters, Probe};
+use crate::store::Store;
 
 /// How often the words in `systemctl status` are looked over.
 const STATUS_EVERY: Duration = Duration::from_secs(10);
@@ -19,6 +20,7 @@ const STATUS_EVERY: Duration = Duration::from_secs(10);
 /// The parts that tell how the daemon is.
 pub struct Gauges {
     pub pull: Arc<Pull>,
+    pub store: Arc<Store>,
     pub served: Arc<Counters>,
     pub addresses: Vec<String>,
     pub image_path: String,
@@ -51,6 +53,7 @@ impl Gauges {
             misses: counters.misses.load(Relaxed),
             stale: counters.stale.load(Relaxed),
             downloads: downloads.collect(),
+            disk_trouble: self.store.trouble().map(|it| format!("{}: {}", it.kind.as_str(), it.error)),
             last_error: self.last_error(),
             last_reload: self.last_reload.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             log_lines_dropped: self.log.dropped(),
