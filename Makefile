@@ -7,8 +7,12 @@ CARGO ?= cargo
 FUZZ_SECONDS ?= 60
 # Root would become the user ociregistry, who may not write here.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),--user root)
+PROGRAM ?= bin/ociregistry
+# Where zsh looks for completions; Debian's looks in vendor-completions beside it.
+ZSH ?= $(PREFIX)/share/zsh/site-functions
+ARCHITECTURES ?= x86_64 aarch64
 
-.PHONY: server run test bench fuzz lint install clean
+.PHONY: server run test bench fuzz lint papers deb rpm install clean
 
 server:
 	$(CARGO) build --release --locked
@@ -34,17 +38,28 @@ lint:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 
+# For each of ARCHITECTURES, into dist/.
+deb rpm:
+	packaging/build $@ $(ARCHITECTURES)
+
+papers:
+	$(CARGO) run --quiet --locked --example papers -- dist/papers
+
+# What is installed, listed once: the packages are made of it. After `make server papers`.
 install:
-	install -Dm755 bin/ociregistry $(DESTDIR)$(PREFIX)/bin/ociregistry
+	install -Dm755 $(PROGRAM) $(DESTDIR)$(PREFIX)/bin/ociregistry
 	install -Dm644 etc/ociregistry.toml $(DESTDIR)/etc/ociregistry.toml
-	install -Dm644 systemd/ociregistry.service $(DESTDIR)$(PREFIX)/lib/systemd/system/ociregistry.service
+	install -Dm644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system systemd/ociregistry.service systemd/ociregistry-http.socket
 	install -Dm644 packaging/sysusers.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/ociregistry.conf
-	install -Dm644 README.md $(DESTDIR)$(PREFIX)/share/doc/ociregistry/README.md
-	install -Dm644 CHANGELOG.md $(DESTDIR)$(PREFIX)/share/doc/ociregistry/CHANGELOG.md
-	install -Dm644 SECURITY.md $(DESTDIR)$(PREFIX)/share/doc/ociregistry/SECURITY.md
-	install -Dm644 docs/mirror.md $(DESTDIR)$(PREFIX)/share/doc/ociregistry/mirror.md
-	install -Dm644 docs/migrating.md $(DESTDIR)$(PREFIX)/share/doc/ociregistry/migrating.md
+	install -Dm644 packaging/tmpfiles.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/ociregistry.conf
+	install -Dm644 -t $(DESTDIR)$(PREFIX)/share/man/man5 dist/papers/*.5
+	install -Dm644 -t $(DESTDIR)$(PREFIX)/share/man/man8 dist/papers/*.8
+	gzip -9nf $(DESTDIR)$(PREFIX)/share/man/man5/ociregistry*.5 $(DESTDIR)$(PREFIX)/share/man/man8/ociregistry*.8
+	install -Dm644 dist/papers/ociregistry.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/ociregistry
+	install -Dm644 dist/papers/_ociregistry $(DESTDIR)$(ZSH)/_ociregistry
+	install -Dm644 dist/papers/ociregistry.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/ociregistry.fish
+	install -Dm644 -t $(DESTDIR)$(PREFIX)/share/doc/ociregistry README.md CHANGELOG.md SECURITY.md docs/*.md
 
 clean:
 	$(CARGO) clean
-	rm -rf bin run fuzz/target
+	rm -rf bin run dist fuzz/target

@@ -1,0 +1,38 @@
+//! Writes what the packages carry beside the program: manual pages, completions for shells and Debian's changelog.
+//! All of it comes from where it is kept already: the command line, etc/ociregistry.toml, CHANGELOG.md.
+//!
+//! `cargo run --example papers -- FOLDER`
+
+mod changelog;
+mod commands;
+mod keys;
+
+use std::fs;
+use std::path::Path;
+
+use clap::CommandFactory;
+use clap_complete::{Shell, generate_to};
+use ociregistry::cli::Cli;
+
+const SAMPLE: &str = include_str!("../../etc/ociregistry.toml");
+const CHANGES: &str = include_str!("../../CHANGELOG.md");
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let folder = std::env::args_os().nth(1).ok_or("which folder is to be written to?")?;
+    let folder = Path::new(&folder);
+    fs::create_dir_all(folder)?;
+
+    for (name, text) in commands::pages(Cli::command()) {
+        fs::write(folder.join(name), text)?;
+    }
+    fs::write(folder.join("ociregistry.toml.5"), keys::page(SAMPLE))?;
+    for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+        generate_to(shell, &mut Cli::command(), "ociregistry", folder)?;
+    }
+    let date = std::env::var("SOURCE_DATE_EPOCH").ok().and_then(|seconds| seconds.parse().ok());
+    let date = date.map_or_else(jiff::Timestamp::now, |seconds| {
+        jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::UNIX_EPOCH)
+    });
+    fs::write(folder.join("changelog.Debian"), changelog::debian(CHANGES, date)?)?;
+    Ok(())
+}
