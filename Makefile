@@ -12,7 +12,7 @@ PROGRAM ?= bin/ociregistry
 ZSH ?= $(PREFIX)/share/zsh/site-functions
 ARCHITECTURES ?= x86_64 aarch64
 
-.PHONY: server run test bench fuzz lint papers deb rpm install clean
+.PHONY: server run test bench fuzz lint papers deb rpm e2e install clean
 
 server:
 	$(CARGO) build --release --locked
@@ -26,6 +26,14 @@ run: server
 
 test:
 	tests/run
+
+# Installs the packages in machines of its own and sees what comes of it: as root.
+e2e: deb rpm
+	tests/install tests/e2e/packages
+	tests/e2e/base target/e2e/base
+	VERSION=1.99.0 OUTPUT=dist/older packaging/build deb $(shell uname -m)
+	VERSION=1.99.0 OUTPUT=dist/older packaging/build rpm $(shell uname -m)
+	tests/run --test e2e -- --test-threads=1
 
 bench:
 	command -v nginx >/dev/null || apt-get install -y --no-install-recommends nginx-light

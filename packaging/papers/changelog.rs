@@ -33,19 +33,35 @@ pub fn debian(changes: &str, today: Timestamp) -> Result<String, String> {
     Ok(text)
 }
 
-/// Each bullet with its further lines below it.
+/// Each bullet with its further lines, as lines of up to 80 columns below one another.
 fn entries(body: &str) -> Vec<String> {
     let mut entries: Vec<String> = Vec::new();
     for line in body.lines() {
         match (line.strip_prefix("- "), entries.last_mut()) {
             (Some(begin), _) => entries.push(begin.to_owned()),
-            (None, Some(entry)) if line.starts_with("  ") => {
-                *entry += &format!("\n    {}", line.trim_start())
-            }
+            (None, Some(entry)) if line.starts_with("  ") => *entry += &format!(" {}", line.trim_start()),
             _ => {}
         }
     }
-    entries
+    entries.iter().map(|entry| wrapped(entry)).collect()
+}
+
+fn wrapped(entry: &str) -> String {
+    let mut lines = String::new();
+    let mut column = 4;
+    for word in entry.split_whitespace() {
+        if column > 4 && column + 1 + word.chars().count() > 80 {
+            lines += "\n   ";
+            column = 3;
+        }
+        if !lines.is_empty() {
+            lines.push(' ');
+            column += 1;
+        }
+        lines += word;
+        column += word.chars().count();
+    }
+    lines
 }
 
 #[cfg(test)]
@@ -59,7 +75,7 @@ mod tests {
         let text = debian(changes, Timestamp::from_second(1_800_000_000).unwrap()).unwrap();
         assert!(
             text.starts_with(
-                "ociregistry (2.1.0~rc1-1) unstable; urgency=medium\n\n  * One\n    and more.\n  * Two.\n"
+                "ociregistry (2.1.0~rc1-1) unstable; urgency=medium\n\n  * One and more.\n  * Two.\n"
             ),
             "{text}"
         );
@@ -73,5 +89,7 @@ mod tests {
     fn ours_begins_with_the_version_of_this_program() {
         let text = debian(crate::CHANGES, Timestamp::UNIX_EPOCH).unwrap();
         assert!(text.starts_with(&format!("ociregistry ({}-1) ", env!("CARGO_PKG_VERSION"))), "{text}");
+        let fits = |line: &str| line.starts_with(" -- ") || line.chars().count() <= 80;
+        assert!(text.lines().all(fits), "{text}");
     }
 }

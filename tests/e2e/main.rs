@@ -1,0 +1,8 @@
+//! The packages, installed in a machine that systemd booted. `make e2e` builds the packages and runs this.
+#![allow(clippy::unwrap_used)] // A test may panic.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod deb;
+mod machine;
