@@ -12,7 +12,7 @@ PROGRAM ?= bin/ociregistry
 ZSH ?= $(PREFIX)/share/zsh/site-functions
 ARCHITECTURES ?= x86_64 aarch64
 
-.PHONY: server run test bench fuzz lint papers deb rpm e2e install clean
+.PHONY: server run test bench fuzz lint papers deb rpm e2e lint-packages install clean
 
 server:
 	$(CARGO) build --release --locked
@@ -45,10 +45,16 @@ fuzz:
 lint:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked --test e2e -- -D warnings
 
 # For each of ARCHITECTURES, into dist/.
 deb rpm:
 	packaging/build $@ $(ARCHITECTURES)
+
+lint-packages:
+	tests/install packaging/linters
+	lintian --allow-root --fail-on error dist/*.deb
+	rpmlint -c packaging/rpm/rpmlint.toml dist/*.rpm
 
 papers:
 	$(CARGO) run --quiet --locked --example papers -- dist/papers

@@ -8,7 +8,8 @@ use std::sync::OnceLock;
 use nix::sched::{CloneFlags, unshare};
 use tempfile::TempDir;
 
-use crate::support::process::{Process, limited, run, succeed, tied};
+use crate::support::client::get;
+use crate::support::process::{Process, eventually, limited, run, succeed, tied};
 use crate::support::skip;
 
 /// Where the daemon listens unless told otherwise.
@@ -127,6 +128,12 @@ impl Machine {
     /// The same, whatever comes of it.
     pub fn attempt(&self, script: &str) -> Output {
         run(self.command(script))
+    }
+
+    /// Restarts the daemon and waits until it serves.
+    pub fn restart(&self) {
+        self.run("systemctl restart ociregistry");
+        eventually("it serves", || get("/v2/").try_open(daemon()).is_some());
     }
 
     /// One property of a unit.

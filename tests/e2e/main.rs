@@ -4,5 +4,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod arm;
 mod deb;
 mod machine;
+mod rpm;
+mod use_of_it;
