@@ -11,21 +11,27 @@ use crate::support::registry::Registry;
 use crate::support::runtimes::{Containerd, Podman};
 use crate::use_of_it::{cached, used};
 
-fn install(machine: &Machine, version: &str) -> String {
+pub fn install(machine: &Machine, version: &str) -> String {
     let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
     let package = format!("{}/ociregistry_{version}-1_{architecture}.deb", folder(version));
     machine.run(&format!("apt-get install -q -y -o Dpkg::Use-Pty=0 {package} 2>&1"))
 }
 
-fn installed(machine: &Machine) -> String {
+/// A machine with the package.
+pub fn machine() -> Machine {
+    let machine = Machine::boot();
+    install(&machine, VERSION);
+    machine
+}
+
+fn status(machine: &Machine) -> String {
     machine.run("dpkg-query -W -f '${Version} ${Status}' ociregistry")
 }
 
 #[test]
 fn an_install_enables_starts_and_serves() {
     needs_machine!();
-    let machine = Machine::boot();
-    install(&machine, VERSION);
+    let machine = machine();
 
     assert_eq!(machine.state("ociregistry.service"), "active");
     assert_eq!(machine.run("systemctl is-enabled ociregistry.service"), "enabled\n");
@@ -46,8 +52,7 @@ fn an_install_enables_starts_and_serves() {
 #[test]
 fn what_is_installed_is_in_order() {
     needs_machine!();
-    let machine = Machine::boot();
-    install(&machine, VERSION);
+    let machine = machine();
     let version = format!("Version: {}, build date: ", env!("CARGO_PKG_VERSION"));
     assert!(machine.run("ociregistry version").starts_with(&version));
     assert_eq!(machine.run("ociregistry config check"), "/etc/ociregistry.toml: no errors\n");
@@ -74,12 +79,11 @@ fn what_is_installed_is_in_order() {
 #[test]
 fn containerd_and_podman_pull_through_what_is_installed() {
     needs_machine!("containerd", "ctr", "runc", "busybox", "podman", "docker-registry");
-    let machine = Machine::boot();
-    install(&machine, VERSION);
+    let machine = machine();
     let registry = Registry::plain();
     registry.push("team/app", "1.0", &Image::runnable(1));
     machine.write("/etc/ociregistry.toml", &registry.entry("reg.example"));
-    machine.restart();
+    machine.run("systemctl restart ociregistry");
 
     let containerd = Containerd::start();
     containerd.mirror("reg.example", daemon());
@@ -95,7 +99,7 @@ fn a_port_that_is_taken_leaves_the_package_installed_and_is_told() {
     let machine = Machine::boot();
     let taken = TcpListener::bind(daemon()).unwrap();
     let said = install(&machine, VERSION);
-    assert_eq!(installed(&machine), format!("{VERSION}-1 install ok installed"));
+    assert_eq!(status(&machine), format!("{VERSION}-1 install ok installed"));
     assert!(said.contains("ociregistry is installed, but does not run:"), "{said}");
     assert!(said.contains("cannot listen on 127.0.0.1:8080: Address already in use"), "{said}");
     // When the port is free again, it is ours without anybody's doing.
@@ -115,7 +119,7 @@ fn an_upgrade_keeps_cache_and_edited_configuration_and_restarts() {
     let before = machine.property("ociregistry.service", "MainPID");
 
     install(&machine, VERSION);
-    assert_eq!(installed(&machine), format!("{VERSION}-1 install ok installed"));
+    assert_eq!(status(&machine), format!("{VERSION}-1 install ok installed"));
     assert_eq!(machine.read("/etc/ociregistry.toml"), configuration);
     assert_eq!(cached(&machine), cache);
     assert_eq!(machine.state("ociregistry.service"), "active");
@@ -138,8 +142,7 @@ fn what_the_administrator_stopped_or_disabled_stays_so_over_an_upgrade() {
 #[test]
 fn a_removal_keeps_cache_and_configuration_and_a_purge_takes_them() {
     needs_machine!("docker-registry");
-    let machine = Machine::boot();
-    install(&machine, VERSION);
+    let machine = machine();
     used(&machine);
     let cache = cached(&machine);
     let configuration = machine.read("/etc/ociregistry.toml");
@@ -147,7 +150,7 @@ fn a_removal_keeps_cache_and_configuration_and_a_purge_takes_them() {
     machine.run("systemctl enable --now ociregistry-http.socket || systemctl enable ociregistry-http.socket");
 
     machine.run("apt-get remove -q -y ociregistry");
-    assert_eq!(installed(&machine), format!("{VERSION}-1 deinstall ok config-files"));
+    assert_eq!(status(&machine), format!("{VERSION}-1 deinstall ok config-files"));
     assert!(get("/v2/").try_open(daemon()).is_none(), "it still listens");
     assert_eq!(cached(&machine), cache);
     assert_eq!(machine.read("/etc/ociregistry.toml"), configuration);

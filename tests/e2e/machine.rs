@@ -8,8 +8,7 @@ use std::sync::OnceLock;
 use nix::sched::{CloneFlags, unshare};
 use tempfile::TempDir;
 
-use crate::support::client::get;
-use crate::support::process::{Process, eventually, limited, run, succeed, tied};
+use crate::support::process::{Process, limited, run, succeed, tied};
 use crate::support::skip;
 
 /// Where the daemon listens unless told otherwise.
@@ -130,10 +129,11 @@ impl Machine {
         run(self.command(script))
     }
 
-    /// Restarts the daemon and waits until it serves.
-    pub fn restart(&self) {
-        self.run("systemctl restart ociregistry");
-        eventually("it serves", || get("/v2/").try_open(daemon()).is_some());
+    /// As `systemctl edit` would.
+    pub fn drop_in(&self, unit: &str, text: &str) {
+        self.run(&format!("mkdir -p /etc/systemd/system/{unit}.d"));
+        self.write(&format!("/etc/systemd/system/{unit}.d/override.conf"), text);
+        self.run("systemctl daemon-reload");
     }
 
     /// One property of a unit.

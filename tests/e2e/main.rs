@@ -6,6 +6,8 @@ mod support;
 
 mod arm;
 mod deb;
+mod life;
 mod machine;
+mod privileges;
 mod rpm;
 mod use_of_it;

@@ -43,7 +43,7 @@ fn what_is_installed_serves_once_it_is_started() {
     let machine = Machine::boot();
     rpm(&machine, "-i", VERSION);
     machine.run("systemctl enable ociregistry");
-    machine.restart();
+    machine.run("systemctl restart ociregistry");
     get("/v2/").send(daemon()).is(200);
     let version = format!("Version: {}, build date: ", env!("CARGO_PKG_VERSION"));
     assert!(machine.run("ociregistry version").starts_with(&version));

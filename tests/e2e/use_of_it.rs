@@ -14,7 +14,7 @@ pub fn used(machine: &Machine) -> String {
     registry.push("team/app", "1.0", &image);
     machine
         .write("/etc/ociregistry.toml", &format!("log_level = \"debug\"\n{}", registry.entry("reg.example")));
-    machine.restart();
+    machine.run("systemctl restart ociregistry");
     let target = |kind: &str, digest: &str| format!("/v2/team/app/{kind}/{digest}?ns=reg.example");
     let manifest = target("manifests", &image.manifest.digest);
     get(&manifest).send(daemon()).is(200);

@@ -1,0 +1,84 @@
+//! Who the daemon is, and what it may.
+
+use std::net::SocketAddr;
+
+use crate::deb::machine;
+use crate::machine::daemon;
+use crate::needs_machine;
+use crate::support::client::get;
+use crate::support::process::eventually;
+
+#[test]
+fn started_by_root_it_binds_port_80_and_is_nobody_to_speak_of() {
+    needs_machine!();
+    let machine = machine();
+    machine.run("systemctl stop ociregistry");
+    machine
+        .run("mkdir -m 700 /root/keys && echo secret > /root/keys/password && chmod 600 /root/keys/password");
+    machine.write(
+        "/root/c.toml",
+        "[[registries]]\nname = \"reg.example\"\nauth = { user = \"me\", password_file = \"/root/keys/password\" }\n",
+    );
+    // Not under the unit: as root with all that root may.
+    machine.run(
+        "systemd-run --unit by-root ociregistry --config-file /root/c.toml --log-level info serve --port 80",
+    );
+    let port_80 = SocketAddr::from(([127, 0, 0, 1], 80));
+    eventually("it serves", || get("/v2/").try_open(port_80).is_some());
+
+    let status = machine.read(&format!("/proc/{}/status", machine.property("by-root.service", "MainPID")));
+    let ids = machine.run("id -u ociregistry; id -g ociregistry");
+    let (uid, gid) = ids.trim().split_once('\n').unwrap();
+    for line in [
+        format!("Uid:\t{uid}\t{uid}\t{uid}\t{uid}"),
+        format!("Gid:\t{gid}\t{gid}\t{gid}\t{gid}"),
+        format!("Groups:\t{gid} "),
+        "CapInh:\t0000000000000000".into(),
+        "CapPrm:\t0000000000000000".into(),
+        "CapEff:\t0000000000000000".into(),
+        "CapAmb:\t0000000000000000".into(),
+        "NoNewPrivs:\t1".into(),
+    ] {
+        assert!(status.lines().any(|l| l == line), "no {line:?} in\n{status}");
+    }
+    let log = machine.run("journalctl --unit by-root --output cat --no-pager");
+    assert!(log.contains("started as root, serving as ociregistry:ociregistry, for good"), "{log}");
+}
+
+#[test]
+fn a_cache_elsewhere_is_refused_with_the_drop_in_that_mends_it() {
+    needs_machine!();
+    let machine = machine();
+    machine.run("install -d -o ociregistry -g ociregistry -m 750 /srv/images");
+    machine.write("/etc/ociregistry.toml", "image_path = \"/srv/images\"\n");
+    assert!(!machine.attempt("systemctl restart ociregistry").status.success());
+    let log = machine.log();
+    assert!(log.contains("/srv/images") && log.contains("Read-only file system"), "{log}");
+
+    // What it says is what mends it.
+    let advice =
+        log.rfind("`systemctl edit ociregistry`, with\n[Service]\n").unwrap_or_else(|| panic!("{log}"));
+    let lines: Vec<_> = log[advice..].lines().skip(1).take(2).collect();
+    assert_eq!(lines, ["[Service]", "ReadWritePaths=/srv/images"]);
+    machine.drop_in("ociregistry.service", &lines.join("\n"));
+    machine.run("systemctl restart ociregistry");
+    get("/v2/").send(daemon()).is(200);
+    assert!(machine.path("/srv/images/store.json").is_file());
+}
+
+#[test]
+fn a_secret_comes_by_systemds_credentials() {
+    needs_machine!();
+    let machine = machine();
+    machine.run(
+        "mkdir /etc/ociregistry && echo secret > /etc/ociregistry/reg && chmod 600 /etc/ociregistry/reg",
+    );
+    machine.write(
+        "/etc/ociregistry.toml",
+        "[[registries]]\nname = \"reg.example\"\nauth = { user = \"me\", password_credential = \"reg\" }\n",
+    );
+    assert!(!machine.attempt("systemctl restart ociregistry").status.success());
+    machine.drop_in("ociregistry.service", "[Service]\nLoadCredential=reg:/etc/ociregistry/reg\n");
+    machine.run("systemctl restart ociregistry");
+    get("/v2/").send(daemon()).is(200);
+}
