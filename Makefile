@@ -14,6 +14,9 @@ ARCHITECTURES ?= x86_64 aarch64
 
 .PHONY: server run test bench fuzz lint papers deb rpm e2e lint-packages install clean
 
+# Both kinds of packages are made of one folder.
+.NOTPARALLEL:
+
 server:
 	$(CARGO) build --release --locked
 	mkdir -p bin

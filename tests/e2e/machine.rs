@@ -62,7 +62,13 @@ macro_rules! needs_machine {
 fn nspawn(mut command: Command) -> Command {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     command.args(["--quiet", "--register=no", "--keep-unit", "--volatile=overlay"]);
-    command.args(["--resolv-conf=off", "--timezone=off", "--link-journal=no", "--machine=e2e"]);
+    command.args([
+        "--resolv-conf=off",
+        "--timezone=off",
+        "--link-journal=no",
+        "--machine=e2e",
+        "--rlimit=RLIMIT_NOFILE=524288",
+    ]);
     command.arg(format!("--bind-ro={}:/packages", root.join("dist").display()));
     command.arg("-D").arg(root.join("target/e2e/base"));
     command
