@@ -279,8 +279,8 @@ fn what_is_not_known_without_upstream_is_nothing_and_is_not_remembered() {
     signed.upstream.stop();
     let daemon = Daemon::with("tag_ttl = \"1h\"", &signed.upstream);
     assert!(listed(daemon.get(&signed.target())).is_empty());
-    let log = daemon.log();
-    assert!(log.contains(&format!("docker.io/team/app@{}", signed.image.manifest.digest)), "{log}");
+    let named = format!("docker.io/team/app@{}", signed.image.manifest.digest);
+    eventually("it is logged", || daemon.log().contains(&named));
     signed.upstream.start_again();
     assert_eq!(listed(daemon.get(&signed.target())), signed.referrers);
 }

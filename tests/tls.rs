@@ -300,6 +300,38 @@ fn containerd_pulls_with_a_certificate_of_its_own() {
     containerd_pulls(&host("https", serving.addr(), &shown), &serving);
 }
 
+/// The certificate that is shown on a new connection, and an answer over it.
+fn shown(serving: &Serving, client: &mut support::tls::Client) -> Vec<u8> {
+    client.write_all(b"GET /v2/ HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    let mut answer = [0; 4096];
+    let length = client.read(&mut answer).unwrap();
+    assert!(answer[..length].starts_with(b"HTTP/1.1 200 "), "{}", serving.daemon.log());
+    client.conn.peer_certificates().unwrap()[0].to_vec()
+}
+
+#[test]
+fn a_renewed_certificate_is_shown_after_a_reload_and_a_broken_one_never() {
+    let serving = Serving::new();
+    let config = serving.ca.client(rustls::ALL_VERSIONS);
+    let mut kept = connect(&config, serving.addr());
+    let first = shown(&serving, &mut kept);
+
+    serving.ca.leaf().write(&serving.file(""), "server");
+    let output = serving.daemon.run(&["reload"]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("server_tls.cert: changed"), "{output:?}");
+    let renewed = shown(&serving, &mut connect(&config, serving.addr()));
+    assert_ne!(first, renewed);
+    assert_eq!(first, shown(&serving, &mut kept));
+
+    std::fs::write(serving.file("server.pem"), "nothing").unwrap();
+    let output = serving.daemon.run(&["reload"]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("server.pem: no certificate in it"), "{text}");
+    assert_eq!(renewed, shown(&serving, &mut connect(&config, serving.addr())));
+}
+
 #[test]
 fn containerd_resumes_what_was_cut_short() {
     needs!("containerd", "ctr");

@@ -191,15 +191,9 @@ impl Pull {
             }
             PullError::Wrong(_) => {
                 self.wrong.insert(digest, Instant::now());
-                if self.failures.note(&name.registry, &format!("discarded {name}@{digest}"), error) {
-                    log_failure!(error, name, digest, error, "discarded {name}@{digest}");
-                }
+                self.failures.error(name, digest, error, &format!("discarded {name}@{digest}"));
             }
-            _ => {
-                if self.failures.note(&name.registry, &format!("cannot download {name}@{digest}"), error) {
-                    log_failure!(warn, name, digest, error, "cannot download {name}@{digest}");
-                }
-            }
+            _ => self.failures.warn(name, digest, error, &format!("cannot download {name}@{digest}")),
         }
     }
 }

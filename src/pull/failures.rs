@@ -2,17 +2,46 @@
 //! often it did so again. Otherwise an upstream that is down writes a line for every request.
 
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::{Cause, PullError};
-use crate::oci::Registry;
+use crate::oci::{Name, Registry};
 
 /// Failures of a kind are summed up for so long.
 const TOGETHER: Duration = Duration::from_secs(60);
 
 /// Registries and kinds that are told apart; what is beyond is summed up as one.
 const KINDS: usize = 256;
+
+/// Logs a failed pull with the fields that the log knows it by.
+macro_rules! log_failure {
+    ($level:ident, $name:expr, $reference:expr, $error:expr, $($message:tt)+) => {
+        tracing::$level!(
+            error = %$error,
+            oci_registry = %$name.registry,
+            oci_repository = %$name.repository,
+            oci_reference = %$reference,
+            upstream = $error.upstream(),
+            $($message)+
+        )
+    };
+}
+pub(super) use log_failure;
+
+/// Logs what was done for an image, likewise.
+macro_rules! log_image {
+    ($image:expr, $($message:tt)+) => {
+        tracing::info!(
+            oci_registry = %$image.name.registry,
+            oci_repository = %$image.name.repository,
+            oci_reference = %$image.reference,
+            $($message)+
+        )
+    };
+}
+pub(super) use log_image;
 
 /// Those of late.
 #[derive(Default)]
@@ -47,8 +76,22 @@ impl Failures {
         self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Remembers one, and says whether it is to be logged now. `what` failed, as in "cannot pull x".
-    pub fn note(&self, registry: &Registry, what: &str, error: &PullError) -> bool {
+    /// Logs one, unless its like was logged of late. `what` says what came of it, as in "cannot pull x".
+    pub fn warn(&self, name: &Name, reference: impl Display, error: &PullError, what: &str) {
+        if self.note(&name.registry, what, error) {
+            log_failure!(warn, name, reference, error, "{what}");
+        }
+    }
+
+    /// The same for what is worse than an upstream that is down.
+    pub fn error(&self, name: &Name, reference: impl Display, error: &PullError, what: &str) {
+        if self.note(&name.registry, what, error) {
+            log_failure!(error, name, reference, error, "{what}");
+        }
+    }
+
+    /// Remembers one, and says whether it is to be logged now.
+    fn note(&self, registry: &Registry, what: &str, error: &PullError) -> bool {
         let mut recent = self.lock();
         let text = format!("{what}: {error}");
         recent.last = Some((SystemTime::now(), text.clone()));
@@ -103,34 +146,6 @@ impl Failures {
         }
     }
 }
-
-/// Logs a failed pull with the fields that the log knows it by.
-macro_rules! log_failure {
-    ($level:ident, $name:expr, $reference:expr, $error:expr, $($message:tt)+) => {
-        tracing::$level!(
-            error = %$error,
-            oci_registry = %$name.registry,
-            oci_repository = %$name.repository,
-            oci_reference = %$reference,
-            upstream = $error.upstream(),
-            $($message)+
-        )
-    };
-}
-pub(super) use log_failure;
-
-/// Logs what was done for an image, likewise.
-macro_rules! log_image {
-    ($image:expr, $($message:tt)+) => {
-        tracing::info!(
-            oci_registry = %$image.name.registry,
-            oci_repository = %$image.name.repository,
-            oci_reference = %$image.reference,
-            $($message)+
-        )
-    };
-}
-pub(super) use log_image;
 
 #[cfg(test)]
 mod tests {

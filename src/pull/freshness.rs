@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::failures::{log_failure, log_image};
+use super::failures::log_image;
 use super::{Cause, Found, Origin, Pull, PullError};
 use crate::config::Age;
 use crate::oci::{Descriptor, Image, Kind, Manifest, Name, Reference, Registry};
@@ -99,16 +99,12 @@ impl Pull {
         }
         if !self.is_complete(&image.name, &held) {
             let what = format!("not serving \"{image}\" stale, since not all of it is in the cache");
-            if self.failures.note(&image.name.registry, &what, &error) {
-                log_failure!(warn, image.name, image.reference, error, "{what}");
-            }
+            self.failures.warn(&image.name, &image.reference, &error, &what);
             return Err(error);
         }
         let seconds = age.as_secs();
-        if self.failures.note(&image.name.registry, &format!("serving \"{image}\" stale"), &error) {
-            let (name, reference) = (&image.name, &image.reference);
-            log_failure!(warn, name, reference, error, "serving \"{image}\" stale, checked {seconds} s ago");
-        }
+        let what = format!("serving \"{image}\" stale, checked {seconds} s ago");
+        self.failures.warn(&image.name, &image.reference, &error, &what);
         Ok(Found { origin: Origin::Stale, age: Some(age), ..held })
     }
 

@@ -141,19 +141,8 @@ impl Pull {
                 log_failure!(info, image.name, image.reference, error, "no manifest \"{image}\"");
             }
             _ => {
-                if self.failures.note(
-                    &image.name.registry,
-                    &format!("cannot pull manifest \"{image}\""),
-                    error,
-                ) {
-                    log_failure!(
-                        warn,
-                        image.name,
-                        image.reference,
-                        error,
-                        "cannot pull manifest \"{image}\""
-                    );
-                }
+                let what = format!("cannot pull manifest \"{image}\"");
+                self.failures.warn(&image.name, &image.reference, error, &what);
             }
         }
     }

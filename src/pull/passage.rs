@@ -49,7 +49,8 @@ impl Detour {
             let gone = sender.clone();
             tokio::select! {
                 passed = passed => if let Err(error) = passed {
-                    tracing::warn!("cannot pass on {}@{}: {error}", detour.name, detour.digest);
+                    let what = format!("cannot pass on {}@{}", detour.name, detour.digest);
+                    detour.pull.failures.warn(&detour.name, detour.digest, &error, &what);
                     let _ = sender.send(Err(error)).await;
                 },
                 () = gone.closed() => {}

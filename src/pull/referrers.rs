@@ -72,7 +72,8 @@ impl Pull {
                     Err(_) => Err(pull.is_slow(&subject.name.registry)),
                 };
                 if let Err(error) = &result {
-                    tracing::warn!("cannot list what refers to \"{subject}\": {error}");
+                    let what = format!("cannot list what refers to \"{subject}\"");
+                    pull.failures.warn(&subject.name, subject.digest, error, &what);
                 }
                 result
             }
@@ -164,7 +165,8 @@ impl Pull {
             Some(kept) => kept.list.clone(),
             None => self.referrers_at_hand(subject),
         };
-        tracing::warn!("telling of \"{subject}\" the referrers known here: {error}");
+        let what = format!("telling of \"{subject}\" the referrers known here");
+        self.failures.warn(&subject.name, subject.digest, &error, &what);
         Ok(Referred { list, origin: Origin::Stale, age })
     }
 

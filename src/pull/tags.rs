@@ -157,7 +157,7 @@ impl Pull {
             }
             Err(error) => {
                 self.unlisted.insert(name.clone(), (error.clone(), Instant::now()));
-                tracing::warn!("cannot list the tags of \"{name}\": {error}");
+                self.failures.warn(&name, "", error, &format!("cannot list the tags of \"{name}\""));
             }
         }
         telling.end(|listing| *listing = Listing { tags: GrowingTags::default(), ended: Some(result) });
@@ -209,7 +209,8 @@ impl Pull {
         }
         if let Some(kept) = stale {
             let age = kept.age();
-            tracing::warn!("listing the tags of \"{name}\" as of {} s ago: {error}", age.as_secs());
+            let what = format!("listing the tags of \"{name}\" as of {} s ago", age.as_secs());
+            self.failures.warn(name, "", &error, &what);
             return Ok(Tags { page: kept.list.page(page), origin: Origin::Stale, age: Some(age) });
         }
         if !self.may_be_stale(&name.registry, Duration::ZERO) {
@@ -217,7 +218,8 @@ impl Pull {
         }
         match TagList::of(self.store.held_tags(name).await) {
             Ok(held) if !held.is_empty() => {
-                tracing::warn!("listing the tags of \"{name}\" that are in the cache: {error}");
+                let what = format!("listing the tags of \"{name}\" that are in the cache");
+                self.failures.warn(name, "", &error, &what);
                 Ok(Tags { page: held.page(page), origin: Origin::Stale, age: None })
             }
             _ => Err(error),

@@ -102,7 +102,7 @@ impl Body {
         self.content = Content::Over;
         self.parts = None;
         if let Some(log) = &mut self.log {
-            log.error = Some(error.to_string());
+            log.cut = Some(error.to_string());
         }
         Poll::Ready(Some(Err(CutShort(error))))
     }

@@ -27,8 +27,10 @@ pub struct Entry {
     pub endpoint: Option<Endpoint>,
     /// Of what was answered with.
     pub digest: Option<HeaderValue>,
-    /// Why there was no answer, or why its body ended early.
+    /// Why there was no answer.
     pub error: Option<String>,
+    /// Why its body ended early.
+    pub cut: Option<String>,
 }
 
 /// 16 hex digits.
@@ -71,6 +73,7 @@ impl Entry {
             endpoint: None,
             digest: None,
             error: None,
+            cut: None,
         })
     }
 
@@ -105,6 +108,7 @@ impl Drop for Entry {
             client = %client,
             cache = self.cache.map(tracing::field::display),
             error = self.error.as_deref(),
+            cut = self.cut.as_deref(),
             oci_registry = name.map(|name: &Name| name.registry.as_str()),
             oci_repository = name.map(|name: &Name| name.repository.as_str()),
             oci_reference = reference.map(tracing::field::display),

@@ -118,6 +118,9 @@ impl Line {
         self.value.clear();
         // Writing to a string does not fail.
         let _ = self.value.write_fmt(write);
+        if self.value.is_empty() && !shown {
+            return;
+        }
         if self.value.len() > LONGEST {
             self.value.truncate(self.value.floor_char_boundary(LONGEST));
             self.value.push('…');
