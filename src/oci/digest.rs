@@ -63,6 +63,11 @@ impl Digest {
         text
     }
 
+    /// The first 8 bytes as a number: tells a million digests apart in 8 MB, for what may rarely be wrong.
+    pub fn prefix(&self) -> u64 {
+        self.bytes().iter().take(8).fold(0, |prefix, byte| prefix << 8 | u64::from(*byte))
+    }
+
     /// The digest that a file's name stands for; the length tells the algorithm.
     pub fn from_hex(hex: &str) -> Result<Self, InvalidDigest> {
         match hex.len() {

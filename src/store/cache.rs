@@ -1,18 +1,21 @@
 //! The store as the rest of the program sees it: memory first, then what waits to be written, then the disk.
 
 use std::fs::{self, File};
-use std::io::{self, ErrorKind};
-use std::path::Path;
-use std::sync::Arc;
+use std::io::{self, ErrorKind, Read};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread::Thread;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 
-use super::layout::Layout;
+use super::care::{Guard, Rules, Totals};
+use super::layout::{Kind, Layout};
 use super::list::{InMemory, in_memory};
 use super::lock::Lock;
 use super::partial::{Partial, Verified, remove};
@@ -34,19 +37,30 @@ pub struct Store {
     id: String,
     boot: Arc<str>,
     number: Arc<AtomicU64>,
-    manifests: Cache<Digest, Bytes, ByLength>,
+    pub(super) manifests: Cache<Digest, Bytes, ByLength>,
     references: Cache<Image, Arc<Record>>,
+    /// References whose files were removed other than by the publisher.
+    dropped: AtomicU64,
     pub(super) tag_lists: InMemory<Name, TagList>,
     pub(super) referrers: InMemory<Subject, Referrers>,
     pub(super) pending: Arc<Pending>,
     pub(super) publisher: Publisher,
-    touches: Touches,
+    pub(super) touches: Touches,
     disk: Arc<Disk>,
+    pub(super) guard: Arc<Guard>,
+    pub(super) totals: Arc<Totals>,
+    /// Held by a walk over the whole folder that counts or removes, and by a change of pins: one at a time.
+    pub(super) care: Mutex<()>,
+    pub(super) rules: ArcSwap<Rules>,
+    /// Rounds that made room on a full disk.
+    pub(super) evictions: AtomicU64,
+    /// Is woken when a large blob has been published.
+    watcher: OnceLock<Thread>,
     lock: Lock,
 }
 
 #[derive(Clone)]
-struct ByLength;
+pub(super) struct ByLength;
 
 impl Weighter<Digest, Bytes> for ByLength {
     fn weight(&self, _: &Digest, bytes: &Bytes) -> u64 {
@@ -59,14 +73,33 @@ impl Store {
     /// large cache: nothing but `partial/` is listed.
     pub fn open(root: &Path) -> Result<Self, OpenError> {
         let layout = Layout::new(root);
-        let open::Opened { lock, id } = open::open(&layout)?;
+        let opened = open::open(&layout)?;
+        Self::start(layout, opened)
+    }
+
+    /// Opens a folder that is a store already, for a command. Does not wait for another process that holds it.
+    pub fn open_existing(root: &Path) -> Result<Self, OpenError> {
+        let layout = Layout::new(root);
+        let opened = open::open_existing(&layout)?;
+        Self::start(layout, opened)
+    }
+
+    fn start(layout: Layout, open::Opened { lock, id }: open::Opened) -> Result<Self, OpenError> {
         let boot = Path::new("/proc/sys/kernel/random/boot_id");
         let boot = fs::read_to_string(boot).map_err(StoreError::on("read", boot))?;
         let number = Arc::new(AtomicU64::new(1));
         let pending = Arc::<Pending>::default();
         let disk = Arc::<Disk>::default();
-        let publisher = Publisher::start(layout.clone(), pending.clone(), number.clone(), disk.clone())
-            .map_err(StoreError::on("start a thread for", root))?;
+        let (guard, totals) = (Arc::<Guard>::default(), Arc::<Totals>::default());
+        let start = Publisher::start(
+            layout.clone(),
+            pending.clone(),
+            number.clone(),
+            disk.clone(),
+            guard.clone(),
+            totals.clone(),
+        );
+        let publisher = start.map_err(StoreError::on("start a thread for", &layout.root))?;
         Ok(Self {
             layout,
             id,
@@ -74,12 +107,19 @@ impl Store {
             number,
             manifests: Cache::with_weighter(2048, MANIFEST_MEMORY, ByLength),
             references: Cache::new(REFERENCES),
+            dropped: AtomicU64::new(0),
             tag_lists: in_memory(),
             referrers: in_memory(),
             pending,
             publisher,
             touches: Touches::default(),
             disk,
+            guard,
+            totals,
+            care: Mutex::new(()),
+            rules: ArcSwap::default(),
+            evictions: AtomicU64::new(0),
+            watcher: OnceLock::new(),
             lock,
         })
     }
@@ -117,15 +157,28 @@ impl Store {
         if let Some(record) = self.references.get(image) {
             return Some(record);
         }
+        let dropped = self.dropped.load(Ordering::Acquire);
         if let Some(known) = self.pending.reference(image) {
             return known;
         }
         let record = Arc::new(read_record(&self.layout.reference(image), &image.reference)?);
         // Something newer may have come while the disk was asked; that must not be replaced.
-        match self.pending.reference(image) {
+        let record = match self.pending.reference(image) {
             Some(newer) => newer,
             None => self.references.get_or_insert_with(image, || Ok::<_, ()>(record)).ok(),
+        };
+        if self.dropped.load(Ordering::Acquire) != dropped {
+            // Perhaps this one: it must not outlive its file. The disk still has what is newer.
+            self.references.remove(image);
         }
+        record
+    }
+
+    /// Forgets what memory knows of a reference whose file has just been removed. A read that saw the file before
+    /// notices, and keeps nothing.
+    pub(super) fn drop_reference(&self, image: &Image) {
+        self.dropped.fetch_add(1, Ordering::AcqRel);
+        self.references.remove(image);
     }
 
     /// A manifest's bytes, if they are in memory.
@@ -137,7 +190,7 @@ impl Store {
     /// disk.
     pub fn manifest(&self, digest: &Digest) -> Option<Bytes> {
         self.manifest_at_hand(digest).or_else(|| {
-            let bytes = read_manifest(&self.layout, digest)?;
+            let bytes = self.read_manifest(digest)?;
             self.manifests.insert(*digest, bytes.clone());
             Some(bytes)
         })
@@ -148,6 +201,7 @@ impl Store {
         self.pending.blob(digest).or_else(|| {
             let file = open_cached(&self.layout.blob(digest)).ok()?;
             let size = file.metadata().ok()?.len();
+            self.guard.found(digest);
             Some((Arc::new(file), size))
         })
     }
@@ -159,7 +213,10 @@ impl Store {
         }
         let path = self.layout.blob(digest);
         match File::open(&path).and_then(|file| Ok((file.metadata()?.len(), file))) {
-            Ok((size, file)) => Ok(Some((Arc::new(file), size))),
+            Ok((size, file)) => {
+                self.guard.found(digest);
+                Ok(Some((Arc::new(file), size)))
+            }
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(StoreError::on("open", &path)(error)),
         }
@@ -167,7 +224,9 @@ impl Store {
 
     /// Whether a blob is there. May touch the disk.
     pub fn has_blob(&self, digest: &Digest) -> bool {
-        lock(&self.pending.blobs).contains_key(digest) || self.layout.blob(digest).exists()
+        // Said before the look: what is found then stays.
+        let stays = self.guard.stays(digest);
+        lock(&self.pending.blobs).contains_key(digest) || stays && self.layout.blob(digest).exists()
     }
 
     /// Whether an earlier download of a blob left something to go on from. May touch the disk.
@@ -218,7 +277,16 @@ impl Store {
                 }
             }
         }
+        let large = blob.size > SMALL;
         self.publisher.publish(vec![Work::Blob(blob)]).await;
+        if large && let Some(watcher) = self.watcher.get() {
+            watcher.unpark();
+        }
+    }
+
+    /// Has a thread unparked whenever a large blob was published: it took space. One thread only.
+    pub fn wake_when_filling(&self, watcher: Thread) {
+        let _ = self.watcher.set(watcher);
     }
 
     /// Keeps a manifest under the names it was fetched by. As [`publish_blob`](Self::publish_blob).
@@ -237,6 +305,10 @@ impl Store {
 
     /// Replaces a record by one that differs in its times only.
     pub fn refresh(&self, image: &Image, record: Arc<Record>) {
+        if self.reference_at_hand(image).is_none() {
+            // Pruned since it was looked up.
+            return;
+        }
         self.references.insert(image.clone(), record.clone());
         self.publisher.publish_if_room(Work::Reference(image.clone(), Change::Put(record)));
     }
@@ -249,6 +321,7 @@ impl Store {
 
     /// Notes that a name was used just now.
     pub fn touch(&self, image: &Image, record: &Arc<Record>) {
+        self.guard.used(image, &record.digest);
         self.touches.note(image, record);
     }
 
@@ -259,6 +332,34 @@ impl Store {
             let store = self.clone();
             blocking(move || store.touches.flush(&store.layout)).await;
         }
+    }
+
+    fn read_manifest(&self, want: &Digest) -> Option<Bytes> {
+        let path = self.layout.manifest(want);
+        let read = || {
+            let mut file = File::open(&path)?;
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes)?;
+            Ok::<_, io::Error>((file, bytes))
+        };
+        match read() {
+            Ok((_, bytes)) if Digest::of(want.algorithm(), &bytes) == *want => Some(Bytes::from(bytes)),
+            Ok((file, _)) => {
+                self.put_aside(Kind::Manifest, want, &file, "a manifest is not what its name says");
+                None
+            }
+            Err(error) => {
+                if error.kind() != ErrorKind::NotFound {
+                    tracing::warn!(path = %path.display(), %error, "cannot read a manifest: fetching it anew");
+                }
+                None
+            }
+        }
+    }
+
+    /// A name for a file that is being written.
+    pub(super) fn temporary(&self) -> PathBuf {
+        self.layout.temporary(self.number.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Waits until all that was published is on disk. Blocks; what is published afterwards is not kept.
@@ -292,26 +393,4 @@ fn read_record(path: &Path, reference: &Reference) -> Option<Record> {
     Record::from_json(reference, &bytes)
         .map_err(|error| tracing::warn!(path = %path.display(), %error, "not a reference: fetching it anew"))
         .ok()
-}
-
-fn read_manifest(layout: &Layout, want: &Digest) -> Option<Bytes> {
-    let path = layout.manifest(want);
-    let bytes = match fs::read(&path) {
-        Ok(bytes) => bytes,
-        Err(error) => {
-            if error.kind() != ErrorKind::NotFound {
-                tracing::warn!(path = %path.display(), %error, "cannot read a manifest: fetching it anew");
-            }
-            return None;
-        }
-    };
-    if Digest::of(want.algorithm(), &bytes) == *want {
-        return Some(Bytes::from(bytes));
-    }
-    let aside = layout.set_aside(want);
-    tracing::error!(path = %path.display(), aside = %aside.display(), "a manifest is not what its name says: put aside");
-    if let Err(error) = fs::rename(&path, &aside) {
-        tracing::error!(path = %path.display(), %error, "cannot put it aside");
-    }
-    None
 }

@@ -25,6 +25,13 @@ impl StoreError {
     pub fn trouble(&self) -> Option<TroubleKind> {
         TroubleKind::of(&self.source)
     }
+
+    /// The disk has lost it; no use to try again.
+    pub fn is_damage(&self) -> bool {
+        use nix::errno::Errno;
+        let errno = self.source.raw_os_error().map(Errno::from_raw);
+        matches!(errno, Some(Errno::EIO | Errno::EUCLEAN | Errno::EBADMSG | Errno::ENODATA))
+    }
 }
 
 /// Why a folder cannot be used as a store.
@@ -32,6 +39,8 @@ impl StoreError {
 pub enum OpenError {
     #[error(transparent)]
     Io(#[from] StoreError),
+    #[error("{} holds no image cache: it has no store.json. Name another folder with --image-path", .0.display())]
+    Missing(PathBuf),
     #[error(
         "{} is not empty and has no store.json: it belongs to another program. Give an empty or new folder with --image-path",
         .0.display()

@@ -4,6 +4,18 @@ use std::path::{Path, PathBuf};
 
 use crate::oci::{Digest, Image, Name, Reference, Subject};
 
+/// What is named by its digest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    Blob,
+    /// Or an index.
+    Manifest,
+}
+
+impl Kind {
+    pub const BOTH: [Self; 2] = [Self::Blob, Self::Manifest];
+}
+
 #[derive(Clone, Debug)]
 pub struct Layout {
     pub root: PathBuf,
@@ -24,20 +36,38 @@ impl Layout {
         self.root.join("lock")
     }
 
-    pub fn blobs(&self) -> PathBuf {
-        self.root.join("blobs")
+    /// Images that are never pruned.
+    pub fn pins(&self) -> PathBuf {
+        self.root.join("pins.json")
+    }
+
+    /// The result of the last check.
+    pub fn check(&self) -> PathBuf {
+        self.root.join("check.json")
+    }
+
+    /// The folder of all content of a kind.
+    pub fn contents(&self, kind: Kind) -> PathBuf {
+        self.root.join(match kind {
+            Kind::Blob => "blobs",
+            Kind::Manifest => "img",
+        })
+    }
+
+    pub fn content(&self, kind: Kind, digest: &Digest) -> PathBuf {
+        self.contents(kind).join(digest.hex())
     }
 
     pub fn blob(&self, digest: &Digest) -> PathBuf {
-        self.blobs().join(digest.hex())
-    }
-
-    pub fn manifests(&self) -> PathBuf {
-        self.root.join("img")
+        self.content(Kind::Blob, digest)
     }
 
     pub fn manifest(&self, digest: &Digest) -> PathBuf {
-        self.manifests().join(digest.hex())
+        self.content(Kind::Manifest, digest)
+    }
+
+    pub fn references(&self) -> PathBuf {
+        self.root.join("refs")
     }
 
     pub fn partials(&self) -> PathBuf {
@@ -64,7 +94,7 @@ impl Layout {
     }
 
     fn repository(&self, name: &Name) -> PathBuf {
-        self.root.join("refs").join(name.registry.as_str()).join(name.repository.as_str())
+        self.references().join(name.registry.as_str()).join(name.repository.as_str())
     }
 
     pub fn reference(&self, image: &Image) -> PathBuf {

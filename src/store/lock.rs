@@ -13,8 +13,8 @@ use nix::fcntl::{Flock, FlockArg};
 use super::layout::Layout;
 use super::{OpenError, StoreError};
 
-/// How long a second process waits for the first to go.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a second daemon waits for the first to go.
+pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The right to write to the folder, until dropped.
 pub struct Lock {
@@ -52,13 +52,13 @@ impl Holder {
 }
 
 impl Lock {
-    /// Blocks for up to 10 s while another process has it.
-    pub fn take(layout: &Layout) -> Result<Self, OpenError> {
+    /// Blocks for so long while another process has it.
+    pub fn take(layout: &Layout, patience: Duration) -> Result<Self, OpenError> {
         let path = layout.lock();
         let open =
             File::options().read(true).write(true).create(true).truncate(false).mode(0o640).open(&path);
         let mut file = open.map_err(StoreError::on("open", &path))?;
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience;
         loop {
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 Ok(file) => {
@@ -106,7 +106,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let layout = Layout::new(folder.path());
         assert_eq!(Holder::of(folder.path()).unwrap(), None);
-        let lock = Lock::take(&layout).unwrap();
+        let lock = Lock::take(&layout, PATIENCE).unwrap();
         let pid = std::process::id().to_string();
         assert_eq!(Holder::of(folder.path()).unwrap(), Some(Holder { pid: pid.clone(), admin_socket: None }));
         let socket = PathBuf::from("/run/a folder/admin.sock");

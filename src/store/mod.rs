@@ -14,6 +14,9 @@
 //! │   ├── _tags.json                        checked, list: upstream's tags, in its order
 //! │   └── _referrers/<hex>                  checked, list: upstream's unfiltered index of what refers to a manifest
 //! ├── partial/<hex>, partial/<hex>.json     a download under way or to be resumed, and what is known of it
+//! ├── partial/<hex>.bad                     what was found wrong, kept for a day
+//! ├── pins.json                             images that are never pruned
+//! ├── check.json                            the result of the last check
 //! └── lock                                  flock; holds pid and admin socket of the process that writes
 //! ```
 //!
@@ -23,9 +26,11 @@
 //! - a reference to bytes that are gone is a miss, a reference or list that cannot be read is a miss;
 //! - a list has at most 200,000 entries in 16 MiB;
 //! - only [`Partial::finish`] makes a [`Verified`], and only that can be published;
-//! - publishing is written behind ([`publish`]): what waits there is already found by every read.
+//! - publishing is written behind ([`publish`]): what waits there is already found by every read;
+//! - names go before the content that they lead to ([`care`]).
 
 mod cache;
+pub mod care;
 mod error;
 mod layout;
 mod list;
@@ -41,6 +46,7 @@ mod trouble;
 
 pub use cache::Store;
 pub use error::{OpenError, StoreError};
+pub use layout::Kind;
 pub use list::Kept;
 pub use lock::Holder;
 pub use partial::{Partial, Verified, Wrong};

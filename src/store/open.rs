@@ -1,6 +1,6 @@
 //! Opening the folder: whose it is, which version, and that nobody else writes to it.
 
-use std::fs::{self, File};
+use std::fs::{self, DirEntry, File};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use super::layout::Layout;
-use super::lock::Lock;
+use super::lock::{Lock, PATIENCE};
 use super::{OpenError, StoreError};
 
 /// A partial download that nobody asked for again is removed after this time.
@@ -29,10 +29,30 @@ pub struct Opened {
     pub id: String,
 }
 
+/// Opens a folder, or makes it.
 pub fn open(layout: &Layout) -> Result<Opened, OpenError> {
     make_folder(&layout.root)?;
     let id = check_owner(layout)?;
-    let lock = Lock::take(layout)?;
+    enter(layout, id, PATIENCE)
+}
+
+/// Opens a folder that is a store already, at once or not at all.
+pub fn open_existing(layout: &Layout) -> Result<Opened, OpenError> {
+    let id = check_ours(layout)?;
+    enter(layout, id, Duration::ZERO)
+}
+
+/// The id of a folder that is a store already.
+pub fn check_ours(layout: &Layout) -> Result<Option<String>, OpenError> {
+    let id = if layout.root.is_dir() { check_owner(layout)? } else { None };
+    match id {
+        None if !layout.store_json().is_file() => Err(OpenError::Missing(layout.root.clone())),
+        id => Ok(id),
+    }
+}
+
+fn enter(layout: &Layout, id: Option<String>, patience: Duration) -> Result<Opened, OpenError> {
+    let lock = Lock::take(layout, patience)?;
     for folder in Layout::FOLDERS {
         make_folder(&layout.root.join(folder))?;
     }
@@ -40,7 +60,7 @@ pub fn open(layout: &Layout) -> Result<Opened, OpenError> {
         Some(id) => id,
         None => write_store_json(layout)?,
     };
-    sweep(layout)?;
+    sweep(layout, Left::ByAnybody)?;
     Ok(Opened { lock, id })
 }
 
@@ -114,21 +134,48 @@ fn new_id() -> std::io::Result<String> {
     Ok(format!("{:016x}", u64::from_ne_bytes(bytes)))
 }
 
+/// Whose leavings are to be swept.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Left {
+    /// Nobody writes: temporary files are those of a crash.
+    ByAnybody,
+    /// Only what is too old to be under way.
+    LongAgo,
+}
+
 /// Removes what no download will come back to: temporaries of a crash, and partial files of long ago.
-fn sweep(layout: &Layout) -> Result<(), StoreError> {
-    let folder = layout.partials();
+pub fn sweep(layout: &Layout, left: Left) -> Result<(), StoreError> {
     let now = SystemTime::now();
+    let goes = |entry: &DirEntry| {
+        let modified = entry.metadata().and_then(|data| data.modified()).ok();
+        let old =
+            modified.and_then(|time| now.duration_since(time).ok()).is_some_and(|age| age > PARTIAL_KEPT);
+        old || left == Left::ByAnybody && entry.file_name().to_string_lossy().starts_with("new-")
+    };
+    sweep_partials(layout, goes).map(|_| ())
+}
+
+/// Removes what was set aside, for a disk that is full. The bytes that came back.
+pub fn sweep_set_aside(layout: &Layout) -> u64 {
+    let bad = |entry: &DirEntry| entry.file_name().to_string_lossy().ends_with(".bad");
+    sweep_partials(layout, bad).unwrap_or_default()
+}
+
+fn sweep_partials(layout: &Layout, goes: impl Fn(&DirEntry) -> bool) -> Result<u64, StoreError> {
+    let folder = layout.partials();
+    let mut bytes = 0;
     for entry in fs::read_dir(&folder).map_err(StoreError::on("list", &folder))? {
         let entry = entry.map_err(StoreError::on("list", &folder))?;
-        let temporary = entry.file_name().to_string_lossy().starts_with("new-");
-        let old = || {
-            let modified = entry.metadata().and_then(|data| data.modified()).ok();
-            modified.and_then(|time| now.duration_since(time).ok()).is_some_and(|age| age > PARTIAL_KEPT)
-        };
-        if temporary || old() {
-            let path = entry.path();
-            fs::remove_file(&path).map_err(StoreError::on("remove", &path))?;
+        if !goes(&entry) {
+            continue;
+        }
+        let path = entry.path();
+        let length = entry.metadata().map_or(0, |data| data.len());
+        match fs::remove_file(&path) {
+            Ok(()) => bytes += length,
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(StoreError::on("remove", &path)(error)),
         }
     }
-    Ok(())
+    Ok(bytes)
 }

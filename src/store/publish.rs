@@ -17,7 +17,8 @@ use std::time::Instant;
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use super::layout::Layout;
+use super::care::{Guard, Totals};
+use super::layout::{Kind, Layout};
 use super::partial::{self, Verified};
 use super::trouble::Disk;
 use super::{Kept, Record, StoreError};
@@ -73,6 +74,8 @@ pub enum Work {
     Reference(Image, Change<Record>),
     TagList(Name, Change<Kept<TagList>>),
     Referrers(Subject, Change<Kept<Referrers>>),
+    /// Tells that all that was handed over before is done.
+    Settled(std::sync::mpsc::Sender<()>),
 }
 
 impl Work {
@@ -81,7 +84,11 @@ impl Work {
             Self::Manifest(_, bytes) => bytes.len(),
             Self::TagList(_, Change::Put(kept)) => kept.list.as_str().len(),
             Self::Referrers(_, Change::Put(kept)) => kept.list.index().len(),
-            Self::Blob(_) | Self::Reference(..) | Self::TagList(..) | Self::Referrers(..) => 0,
+            Self::Blob(_)
+            | Self::Reference(..)
+            | Self::TagList(..)
+            | Self::Referrers(..)
+            | Self::Settled(_) => 0,
         };
         1 + bytes / (64 << 10)
     }
@@ -89,7 +96,7 @@ impl Work {
     /// The file under `refs/`, if it is one, and what shall be in it; none for a file that shall go.
     fn small_file(&self, layout: &Layout) -> Option<(PathBuf, serde_json::Result<Option<Vec<u8>>>)> {
         Some(match self {
-            Self::Blob(_) | Self::Manifest(..) => return None,
+            Self::Blob(_) | Self::Manifest(..) | Self::Settled(_) => return None,
             Self::Reference(image, change) => {
                 let json = change.put().map(|record| record.to_json(&image.reference)).transpose();
                 (layout.reference(image), json)
@@ -146,6 +153,7 @@ impl Pending {
             Work::Referrers(subject, change) => {
                 lock(&self.referrers).insert(subject.clone(), change.clone());
             }
+            Work::Settled(_) => {}
         }
     }
 
@@ -161,6 +169,9 @@ impl Pending {
             Work::Reference(image, change) => take_out(&self.references, image, change),
             Work::TagList(name, change) => take_out(&self.tag_lists, name, change),
             Work::Referrers(subject, change) => take_out(&self.referrers, subject, change),
+            Work::Settled(told) => {
+                let _ = told.send(());
+            }
         }
     }
 }
@@ -176,6 +187,7 @@ type Job = (Vec<Work>, OwnedSemaphorePermit);
 
 pub struct Publisher {
     pending: Arc<Pending>,
+    guard: Arc<Guard>,
     room: Arc<Semaphore>,
     queue: Mutex<Option<mpsc::UnboundedSender<Job>>>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
@@ -187,12 +199,15 @@ impl Publisher {
         pending: Arc<Pending>,
         number: Arc<AtomicU64>,
         disk: Arc<Disk>,
+        guard: Arc<Guard>,
+        totals: Arc<Totals>,
     ) -> io::Result<Self> {
         let (queue, jobs) = mpsc::unbounded_channel();
-        let writer = Writer { layout, number, pending: pending.clone(), disk };
+        let writer = Writer { layout, number, pending: pending.clone(), disk, guard: guard.clone(), totals };
         let thread = std::thread::Builder::new().name("publish".into()).spawn(move || writer.run(jobs))?;
         Ok(Self {
             pending,
+            guard,
             room: Arc::new(Semaphore::new(BACKLOG)),
             queue: Mutex::new(Some(queue)),
             thread: Mutex::new(Some(thread)),
@@ -220,9 +235,45 @@ impl Publisher {
         // Under the queue's lock, so that what waits under a name is always the last that was sent.
         let queue = lock(&self.queue);
         if let Some(queue) = &*queue {
-            works.iter().for_each(|work| self.pending.add(work));
+            for work in &works {
+                self.pending.add(work);
+                self.tell_guard(work);
+            }
             let _ = queue.send((works, permit));
         }
+    }
+
+    fn tell_guard(&self, work: &Work) {
+        match work {
+            Work::Blob(blob) => self.guard.found(&blob.digest),
+            Work::Manifest(digest, _) => self.guard.found(digest),
+            Work::Reference(image, Change::Put(record)) => self.guard.used(image, &record.digest),
+            Work::TagList(name, Change::Put(_)) => self.guard.listed(name, None),
+            Work::Referrers(subject, Change::Put(_)) => {
+                self.guard.listed(&subject.name, Some(&subject.digest))
+            }
+            Work::Reference(_, Change::Remove)
+            | Work::TagList(_, Change::Remove)
+            | Work::Referrers(_, Change::Remove)
+            | Work::Settled(_) => {}
+        }
+    }
+
+    /// Waits until all that was handed over before `begin` is on disk; all that is handed over later comes after it.
+    /// Blocks.
+    pub fn settle<T>(&self, begin: impl FnOnce() -> T) -> T {
+        let (told, settled) = std::sync::mpsc::channel();
+        let queue = lock(&self.queue);
+        let begun = begin();
+        if let Some(queue) = &*queue
+            && let Ok(permit) = self.room.clone().try_acquire_many_owned(0)
+        {
+            let _ = queue.send((vec![Work::Settled(told)], permit));
+        }
+        drop(queue);
+        // Fails at once when nobody is there to tell it: then all is done.
+        let _ = settled.recv();
+        begun
     }
 
     /// Waits until everything handed over is on disk. Blocks; nothing is taken afterwards.
@@ -245,6 +296,8 @@ struct Writer {
     number: Arc<AtomicU64>,
     pending: Arc<Pending>,
     disk: Arc<Disk>,
+    guard: Arc<Guard>,
+    totals: Arc<Totals>,
 }
 
 /// A written file and the name it gets.
@@ -252,6 +305,8 @@ struct Move {
     file: Arc<File>,
     from: PathBuf,
     to: PathBuf,
+    /// None for a reference.
+    content: Option<(Kind, Digest)>,
 }
 
 /// A folder whose names have changed.
@@ -282,11 +337,13 @@ impl Writer {
                     file: blob.file.clone(),
                     from: blob.path.clone(),
                     to: self.layout.blob(&blob.digest),
+                    content: Some((Kind::Blob, blob.digest)),
                 }),
                 Work::Manifest(digest, bytes) => {
-                    contents.extend(self.write_new(bytes, self.layout.manifest(digest)));
+                    let content = Some((Kind::Manifest, *digest));
+                    contents.extend(self.write_new(bytes, self.layout.manifest(digest), content));
                 }
-                Work::Reference(..) | Work::TagList(..) | Work::Referrers(..) => {}
+                Work::Reference(..) | Work::TagList(..) | Work::Referrers(..) | Work::Settled(_) => {}
             }
         }
         let files: Vec<&File> = contents.iter().map(|one| &*one.file).collect();
@@ -311,7 +368,7 @@ impl Writer {
             }
             match content {
                 Err(error) => tracing::error!(path = %path.display(), %error, "cannot write a reference"),
-                Ok(Some(json)) => references.extend(self.write_new(&json, path)),
+                Ok(Some(json)) => references.extend(self.write_new(&json, path, None)),
                 Ok(None) => match fs::remove_file(&path) {
                     Err(error) if error.kind() != ErrorKind::NotFound => {
                         self.report(&StoreError::on("remove", &path)(error));
@@ -331,7 +388,7 @@ impl Writer {
     }
 
     /// Writes a small file under a temporary name. None, reported, when that fails.
-    fn write_new(&self, bytes: &[u8], to: PathBuf) -> Option<Move> {
+    fn write_new(&self, bytes: &[u8], to: PathBuf, content: Option<(Kind, Digest)>) -> Option<Move> {
         let from = self.layout.temporary(self.number.fetch_add(1, Ordering::Relaxed));
         let write = || {
             let file = File::options().write(true).create_new(true).mode(0o640).open(&from)?;
@@ -339,7 +396,7 @@ impl Writer {
             Ok(Arc::new(file))
         };
         match write() {
-            Ok(file) => Some(Move { file, from, to }),
+            Ok(file) => Some(Move { file, from, to, content }),
             Err(error) => {
                 self.report(&StoreError::on("write", &from)(error));
                 partial::remove(&from);
@@ -351,15 +408,19 @@ impl Writer {
     /// Renames what was synced, and opens the folders to be synced then. What failed is discarded, and reported.
     fn rename(&self, moves: &[Move], synced: Vec<io::Result<()>>) -> Vec<Folder> {
         let mut folders = HashSet::new();
-        for (Move { from, to, .. }, result) in moves.iter().zip(synced) {
+        // What a sweep removes at the same time is the older file.
+        let files = self.guard.files();
+        for (moved, result) in moves.iter().zip(synced) {
+            let Move { from, to, .. } = moved;
             let result = result.map_err(StoreError::on("sync", from)).and_then(|()| {
-                rename(from, to, &mut folders).map_err(StoreError::on("rename into place", to))
+                self.place(moved, &mut folders).map_err(StoreError::on("rename into place", to))
             });
             if let Err(error) = result {
                 self.report(&error);
                 partial::remove(from);
             }
         }
+        drop(files);
         let open = |path: PathBuf| match File::open(&path) {
             Ok(file) => Some(Folder { file, path }),
             Err(error) => {
@@ -380,6 +441,21 @@ impl Writer {
 
     fn report(&self, error: &StoreError) {
         self.disk.failed(error, 0);
+    }
+
+    /// Renames one, and counts it when it is new.
+    fn place(&self, moved: &Move, folders: &mut HashSet<PathBuf>) -> io::Result<()> {
+        let Move { file, from, to, content } = moved;
+        let new = content.filter(|_| !to.exists());
+        let bytes = file.metadata()?.len();
+        if let Some((kind, digest)) = new {
+            self.totals.appears(kind, &digest, bytes);
+        }
+        rename(from, to, folders).inspect_err(|_| {
+            if let Some((kind, _)) = new {
+                self.totals.vanished(kind, bytes);
+            }
+        })
     }
 
     /// Syncs files or folders, each with its result.

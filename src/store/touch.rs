@@ -45,7 +45,7 @@ impl Touches {
 }
 
 /// Best effort: a time that is not written makes an image look older than it is, for a while.
-fn set_mtime(path: &Path) {
+pub fn set_mtime(path: &Path) {
     let now = TimeSpec::UTIME_NOW;
     let omit = TimeSpec::UTIME_OMIT;
     let _ = utimensat(nix::fcntl::AT_FDCWD, path, &omit, &now, UtimensatFlags::NoFollowSymlink);

@@ -1,0 +1,332 @@
+//! The check: every file against its digest, every reference against its content.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use jiff::Timestamp;
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+use serde::{Deserialize, Serialize};
+
+use super::guard::Keys;
+use super::keepers::{Keepers, Standing};
+use super::mark::Marking;
+use super::pace::Pace;
+use super::totals::Usage;
+use super::walk::{Entry, Repository, Unreadable, Which, contents, repositories, seconds, stat};
+use super::{CareError, Folder};
+use crate::oci::{Digest, Hasher};
+use crate::store::{Kind, Store, StoreError};
+
+/// Bytes read at a time.
+const CHUNK: usize = 1 << 20;
+
+/// Findings that are kept; the rest is counted.
+const FINDINGS: usize = 1000;
+
+/// What a check found wrong with one file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fault {
+    /// Its bytes are not its digest's.
+    WrongContent,
+    /// The disk does not give it.
+    Unreadable,
+    /// A reference that cannot be understood.
+    Malformed,
+    /// A reference to a manifest that is not there.
+    Dangling,
+    /// A reference that says another size than the manifest has.
+    WrongSize,
+    /// A file that no part of this program would put there. Harmless, and left alone.
+    Foreign,
+}
+
+/// One file that is not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    pub fault: Fault,
+    /// Below the cache's folder.
+    pub path: PathBuf,
+    pub detail: String,
+    /// Put aside or removed: the next request fetches it anew.
+    pub repaired: bool,
+}
+
+/// What a check saw. Kept in `check.json` when the daemon made it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckReport {
+    pub finished: Timestamp,
+    pub seconds: u64,
+    pub checked: Usage,
+    pub references: u64,
+    /// Findings that do harm.
+    pub wrong: u64,
+    /// Of those, what was put aside or removed.
+    pub repaired: u64,
+    /// Content that no image leads to: no fault, and gone with the next prune. None when the references could not
+    /// all be read.
+    pub orphans: Option<Usage>,
+    /// The first thousand.
+    pub findings: Vec<Finding>,
+}
+
+impl Folder {
+    /// Reads and hashes everything, changes nothing, needs no lock. `tell` hears of each finding as it is made.
+    /// Blocks for as long as it takes to read the cache.
+    pub fn check(&self, pace: &Pace<'_>, tell: &mut dyn FnMut(&Finding)) -> Result<CheckReport, CareError> {
+        Check::new(self, None, pace, tell).run()
+    }
+
+    /// The result of the last check that was kept; none when there was none.
+    pub fn last_check(&self) -> Option<CheckReport> {
+        serde_json::from_slice(&fs::read(self.layout.check()).ok()?).ok()
+    }
+}
+
+impl Store {
+    /// The same, putting aside what is wrong. The result is kept for [`Folder::last_check`].
+    pub fn check_and_repair(
+        &self,
+        pace: &Pace<'_>,
+        tell: &mut dyn FnMut(&Finding),
+    ) -> Result<CheckReport, CareError> {
+        let report = Check::new(&self.folder(), Some(self), pace, tell).run()?;
+        self.write_json(&self.layout.check(), &report)?;
+        Ok(report)
+    }
+}
+
+struct Check<'a> {
+    folder: &'a Folder,
+    /// Where to repair.
+    store: Option<&'a Store>,
+    pace: &'a Pace<'a>,
+    tell: &'a mut dyn FnMut(&Finding),
+    keys: Keys,
+    begun: Instant,
+    /// In seconds since 1970.
+    begun_at: u32,
+    /// Manifests that are wrong: what leads to them is no finding of its own.
+    wrong: HashSet<Digest>,
+    report: CheckReport,
+}
+
+impl<'a> Check<'a> {
+    fn new(
+        folder: &'a Folder,
+        store: Option<&'a Store>,
+        pace: &'a Pace<'a>,
+        tell: &'a mut dyn FnMut(&Finding),
+    ) -> Self {
+        let report = CheckReport {
+            finished: Timestamp::now(),
+            seconds: 0,
+            checked: Usage::default(),
+            references: 0,
+            wrong: 0,
+            repaired: 0,
+            orphans: None,
+            findings: Vec::new(),
+        };
+        let begun_at = seconds(report.finished.as_second());
+        let (keys, begun, wrong) = (Keys::default(), Instant::now(), HashSet::new());
+        Self { folder, store, pace, tell, keys, begun, begun_at, wrong, report }
+    }
+
+    fn run(mut self) -> Result<CheckReport, CareError> {
+        let keepers = self.mark()?;
+        self.report.orphans = keepers.as_ref().map(|_| Usage::default());
+        for kind in Kind::BOTH {
+            self.contents(kind, keepers.as_ref())?;
+        }
+        for repository in repositories(&self.folder.layout)? {
+            let repository = repository?;
+            for which in Which::BOTH {
+                self.references(&repository, which)?;
+            }
+        }
+        self.report.finished = Timestamp::now();
+        self.report.seconds = self.begun.elapsed().as_secs();
+        Ok(self.report)
+    }
+
+    fn mark(&self) -> Result<Option<Keepers>, CareError> {
+        let marking = Marking {
+            layout: &self.folder.layout,
+            keys: &self.keys,
+            pins: &self.folder.pins()?,
+            judge: &|_| Standing::Stays,
+            spare_since: u32::MAX,
+            pace: self.pace,
+        };
+        match marking.run() {
+            Ok(mark) => Ok(Some(mark.keepers)),
+            Err(CareError::Store(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn found(&mut self, fault: Fault, path: &Path, detail: String, repaired: bool) {
+        let path = path.strip_prefix(&self.folder.layout.root).unwrap_or(path).to_owned();
+        let finding = Finding { fault, path, detail, repaired };
+        self.report.wrong += u64::from(fault != Fault::Foreign);
+        self.report.repaired += u64::from(repaired);
+        (self.tell)(&finding);
+        if self.report.findings.len() < FINDINGS {
+            self.report.findings.push(finding);
+        }
+    }
+
+    fn contents(&mut self, kind: Kind, keepers: Option<&Keepers>) -> Result<(), CareError> {
+        for content in contents(&self.folder.layout.contents(kind))? {
+            let content = content?;
+            let Some(digest) = content.digest else {
+                self.found(Fault::Foreign, &content.path, "its name is no digest".to_owned(), false);
+                continue;
+            };
+            let Some(length) = self.content(kind, &digest, &content.path)? else { continue };
+            self.report.checked.of(kind).add(length);
+            if let (Some(keepers), Some(orphans)) = (keepers, &mut self.report.orphans)
+                && keepers.of(self.keys.content(&digest)).is_none()
+                // What came after the mark is nobody's yet.
+                && stat(&content.path)?.is_some_and(|stat| stat.changed < self.begun_at)
+            {
+                orphans.of(kind).add(length);
+            }
+        }
+        Ok(())
+    }
+
+    /// Hashes one file; its length, or none when it is not there, or not any more.
+    fn content(&mut self, kind: Kind, digest: &Digest, path: &Path) -> Result<Option<u64>, CareError> {
+        let file = match File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => {
+                self.found(Fault::Unreadable, path, error.to_string(), false);
+                return Ok(None);
+            }
+        };
+        let (fault, detail, length) = match self.hash(digest, &file)? {
+            Ok((got, length)) if got == *digest => return Ok(Some(length)),
+            Ok((got, length)) => (Fault::WrongContent, format!("its {length} bytes are {got}"), length),
+            Err(error) => (Fault::Unreadable, error.to_string(), 0),
+        };
+        let why = format!("the check found it wrong ({detail})");
+        let aside = self.store.is_some_and(|store| store.put_aside(kind, digest, &file, &why));
+        if kind == Kind::Manifest {
+            self.wrong.insert(*digest);
+        }
+        self.found(fault, path, detail, aside);
+        Ok((!aside).then_some(length))
+    }
+
+    /// Leaves the page cache as it was: what a weekly check reads must not drive out what is served.
+    fn hash(&self, digest: &Digest, file: &File) -> Result<io::Result<(Digest, u64)>, CareError> {
+        // No readahead, so that a chunk is in memory only if it is in use.
+        let _ = posix_fadvise(file, 0, 0, PosixFadviseAdvice::POSIX_FADV_RANDOM);
+        let mut hasher = Hasher::new(digest.algorithm());
+        let mut buffer = vec![0; CHUNK];
+        let mut offset = 0u64;
+        loop {
+            let count = match read_gently(file, &mut buffer, offset) {
+                Ok(0) => return Ok(Ok((hasher.finish(), offset))),
+                Ok(count) => count,
+                Err(error) => return Ok(Err(error)),
+            };
+            hasher.update(&buffer[..count]);
+            offset += count as u64;
+            self.pace.step(count as u64)?;
+        }
+    }
+
+    fn references(&mut self, repository: &Repository, which: Which) -> Result<(), CareError> {
+        for entry in repository.entries(which)? {
+            self.pace.step(0)?;
+            self.report.references += 1;
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(Unreadable::Malformed { path, reason }) => {
+                    let removed = self.remove_reference(&path, |path| repository.entry(which, path).is_err());
+                    self.found(Fault::Malformed, &path, reason, removed);
+                    continue;
+                }
+                Err(Unreadable::Io(error)) => {
+                    self.found(Fault::Unreadable, &error.path, error.source.to_string(), false);
+                    continue;
+                }
+            };
+            self.reference(&entry)?;
+        }
+        Ok(())
+    }
+
+    fn reference(&mut self, entry: &Entry) -> Result<(), CareError> {
+        let (digest, size) = (entry.record.digest, entry.record.size);
+        if self.wrong.contains(&digest) {
+            return Ok(());
+        }
+        let path = self.folder.layout.reference(&entry.image);
+        let manifest = self.folder.layout.manifest(&digest);
+        let (fault, detail) = match fs::metadata(&manifest) {
+            Ok(data) if data.len() == size => return Ok(()),
+            Ok(data) => (Fault::WrongSize, format!("says {size} bytes, and {digest} has {}", data.len())),
+            // Content goes after the names that lead to it: a name that is still there has lost it.
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                if !path.exists() || manifest.exists() {
+                    return Ok(());
+                }
+                (Fault::Dangling, format!("{digest} is not there"))
+            }
+            Err(error) => {
+                self.found(Fault::Unreadable, &manifest, error.to_string(), false);
+                return Ok(());
+            }
+        };
+        let is_wrong = |_: &Path| !fs::metadata(&manifest).is_ok_and(|data| data.len() == size);
+        let removed = self.remove_reference(&path, is_wrong);
+        if removed && let Some(store) = self.store {
+            store.drop_reference(&entry.image);
+        }
+        self.found(fault, &path, detail, removed);
+        Ok(())
+    }
+
+    /// Removes a reference if it is still wrong when nobody can change it.
+    fn remove_reference(&self, path: &Path, is_wrong: impl Fn(&Path) -> bool) -> bool {
+        let Some(store) = self.store else { return false };
+        let _files = store.guard.files();
+        is_wrong(path)
+            && match fs::remove_file(path) {
+                Ok(()) => true,
+                Err(error) => {
+                    tracing::error!("{}", StoreError::on("remove", path)(error));
+                    false
+                }
+            }
+    }
+}
+
+/// What the page cache has not is read past it.
+fn read_gently(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let cached = rustix::io::ReadWriteFlags::NOWAIT;
+    if let Ok(count) = rustix::io::preadv2(file, &mut [io::IoSliceMut::new(buffer)], offset, cached) {
+        return Ok(count);
+    }
+    loop {
+        match file.read_at(buffer, offset) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            result => {
+                let (Ok(from), Ok(length)) = (i64::try_from(offset), i64::try_from(buffer.len())) else {
+                    return result;
+                };
+                let _ = posix_fadvise(file, from, length, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+                return result;
+            }
+        }
+    }
+}

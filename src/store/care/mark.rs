@@ -1,0 +1,152 @@
+//! The mark: from every root to all that it leads to.
+//!
+//! Roots are tags, manifests that were asked for by digest, and what is pinned. Other entries of `_manifests` are
+//! there because an index of their repository names them, and go with it.
+
+use std::collections::{HashMap, HashSet};
+
+use super::guard::Keys;
+use super::keepers::{Keepers, NOBODY, Standing};
+use super::pace::Pace;
+use super::reach::{self, Reached};
+use super::walk::{Repository, Unreadable, Which, repositories, seconds};
+use super::{CareError, Pins};
+use crate::oci::{Digest, Image, Reference};
+use crate::store::layout::Layout;
+
+/// An image, as far as it matters for whether it stays. Times are in seconds since 1970.
+pub struct Candidate<'a> {
+    pub image: &'a Image,
+    pub fetched: u32,
+    /// It, or something that it leads to.
+    pub used: u32,
+}
+
+pub struct Mark {
+    pub keepers: Keepers,
+    /// Keys of the roots under `_manifests`, sorted: the other entries there are no images of their own.
+    by_digest: Vec<u64>,
+}
+
+impl Mark {
+    pub fn is_image(&self, reference: &Reference, key: u64) -> bool {
+        matches!(reference, Reference::Tag(_)) || self.by_digest.binary_search(&key).is_ok()
+    }
+}
+
+/// What is known of an entry of `_manifests`.
+struct Held {
+    root: bool,
+    fetched: u32,
+    used: u32,
+}
+
+/// What a mark goes by.
+pub struct Marking<'a> {
+    pub layout: &'a Layout,
+    pub keys: &'a Keys,
+    pub pins: &'a Pins,
+    pub judge: &'a dyn Fn(&Candidate<'_>) -> Standing,
+    /// What was used since then stays without a root, in seconds since 1970.
+    pub spare_since: u32,
+    pub pace: &'a Pace<'a>,
+}
+
+impl Marking<'_> {
+    /// Marks everything. Blocks.
+    pub fn run(&self) -> Result<Mark, CareError> {
+        let mut mark = Mark { keepers: Keepers::default(), by_digest: Vec::new() };
+        for repository in repositories(self.layout)? {
+            self.mark_repository(&repository?, &mut mark)?;
+        }
+        mark.by_digest.sort_unstable();
+        Ok(Mark { keepers: mark.keepers.done(), ..mark })
+    }
+
+    fn mark_repository(&self, repository: &Repository, mark: &mut Mark) -> Result<(), CareError> {
+        let mut held = HashMap::new();
+        for entry in repository.entries(Which::Manifests)? {
+            self.pace.step(0)?;
+            let Some(entry) = readable(entry)? else { continue };
+            let fetched = seconds(entry.record.fetched.as_second());
+            let root = entry.record.asked || self.pins.has(&entry.image);
+            held.insert(entry.record.digest, Held { root, fetched, used: entry.used });
+        }
+        let mut tree = Tree { marking: self, held: &held, reached: HashSet::new(), mark };
+        for entry in repository.entries(Which::Tags)? {
+            let Some(entry) = readable(entry)? else { continue };
+            let fetched = seconds(entry.record.fetched.as_second());
+            let candidate = Candidate { image: &entry.image, fetched, used: entry.used };
+            tree.follow(entry.record.digest, candidate, self.judge)?;
+        }
+        let by_digest =
+            |digest: &Digest| Image { name: repository.name.clone(), reference: Reference::Digest(*digest) };
+        for (digest, entry) in held.iter().filter(|(_, entry)| entry.root) {
+            let image = by_digest(digest);
+            let candidate = Candidate { image: &image, fetched: entry.fetched, used: entry.used };
+            tree.follow(*digest, candidate, self.judge)?;
+            tree.mark.by_digest.push(self.keys.name(&image.name, &image.reference));
+        }
+        for (digest, entry) in held.iter().filter(|(_, entry)| entry.used >= self.spare_since) {
+            if !tree.reached.contains(digest) {
+                let image = by_digest(digest);
+                let candidate = Candidate { image: &image, fetched: entry.fetched, used: entry.used };
+                tree.follow(*digest, candidate, &|_| Standing::Stays)?;
+            }
+        }
+        for digest in held.keys().filter(|digest| !tree.reached.contains(digest)) {
+            let key = self.keys.name(&repository.name, &Reference::Digest(*digest));
+            tree.mark.keepers.keep(key, NOBODY);
+        }
+        Ok(())
+    }
+}
+
+/// The mark of one repository.
+struct Tree<'a> {
+    marking: &'a Marking<'a>,
+    held: &'a HashMap<Digest, Held>,
+    reached: HashSet<Digest>,
+    mark: &'a mut Mark,
+}
+
+impl Tree<'_> {
+    fn follow(
+        &mut self,
+        digest: Digest,
+        mut candidate: Candidate<'_>,
+        judge: &dyn Fn(&Candidate<'_>) -> Standing,
+    ) -> Result<(), CareError> {
+        let Marking { layout, keys, pace, .. } = *self.marking;
+        pace.step(0)?;
+        let Image { name, reference } = candidate.image;
+        let mut kept = vec![keys.name(name, reference)];
+        let holds = |child: &Digest| self.held.contains_key(child);
+        let read = |digest: &Digest| reach::read(layout, digest);
+        reach::reach(digest, &holds, &read, &mut |what| match what {
+            Reached::Manifest(digest, _) => {
+                kept.push(keys.content(&digest));
+                kept.push(keys.name(name, &Reference::Digest(digest)));
+                if let Some(entry) = self.held.get(&digest) {
+                    candidate.used = candidate.used.max(entry.used);
+                }
+                self.reached.insert(digest);
+            }
+            Reached::Blob(blob) => kept.push(keys.content(&blob.digest)),
+        })?;
+        let root = self.mark.keepers.add(judge(&candidate));
+        kept.into_iter().for_each(|key| self.mark.keepers.keep(key, root));
+        Ok(())
+    }
+}
+
+/// A reference that is none, or that the disk has lost, is a miss to a pull: it keeps nothing. Any other failure may
+/// be over soon, and must not cost an image its blobs.
+pub fn readable<T>(entry: Result<T, Unreadable>) -> Result<Option<T>, CareError> {
+    match entry {
+        Ok(entry) => Ok(Some(entry)),
+        Err(Unreadable::Malformed { .. }) => Ok(None),
+        Err(Unreadable::Io(error)) if error.is_damage() => Ok(None),
+        Err(Unreadable::Io(error)) => Err(error.into()),
+    }
+}

@@ -1,0 +1,87 @@
+//! The totals, kept up without a walk, against a walk.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::*;
+
+fn publish_blob(store: &Store, bytes: &[u8]) {
+    let mut partial = store.begin(digest(bytes)).unwrap();
+    partial.append(bytes).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(store.publish_blob(Arc::new(partial.finish().unwrap())));
+}
+
+/// What there is, by looking.
+fn looked_at(cache: &Cache) -> Usage {
+    let tally = |folder: &str| {
+        let mut tally = Tally::default();
+        cache.files(folder).iter().for_each(|file| tally.add(fs::metadata(cache.path(file)).unwrap().len()));
+        tally
+    };
+    Usage { blobs: tally("blobs"), manifests: tally("img") }
+}
+
+#[test]
+fn totals_follow_what_is_published_pruned_and_put_aside() {
+    let cache = Cache::new();
+    cache.pulled("quay.io/a:1", &[b"1", b"22"], 100);
+    let store = cache.open();
+    assert_eq!(store.usage(), None);
+    assert_eq!(store.count(&Pace::free()).unwrap(), looked_at(&cache));
+    publish_blob(&store, b"333");
+    publish_blob(&store, b"1"); // which is there already
+    store.publisher.settle(|| ());
+    assert_eq!(store.usage(), Some(looked_at(&cache)));
+    prune(&store, &only_garbage());
+    assert_eq!(store.usage(), Some(looked_at(&cache)));
+    assert!(!cache.has_blob(b"333"));
+    let (file, _) = store.blob(&digest(b"22")).unwrap().unwrap();
+    assert!(store.put_aside(crate::store::Kind::Blob, &digest(b"22"), &file, "for a test"));
+    assert_eq!(store.usage(), Some(looked_at(&cache)));
+    prune(&store, &PruneRequest { keep_size: Some(0), ..PruneRequest::default() });
+    assert_eq!(store.usage(), Some(Usage::default()));
+    assert_eq!(looked_at(&cache), Usage::default());
+}
+
+#[test]
+fn what_is_published_during_the_walk_is_counted_once() {
+    let cache = Cache::new();
+    for number in 0..300u32 {
+        cache.blob(&number.to_le_bytes());
+    }
+    let store = cache.open();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 100_000..u32::MAX {
+                if stop.load(Ordering::Relaxed) {
+                    return;
+                }
+                publish_blob(&store, &number.to_le_bytes());
+            }
+        });
+        for _ in 0..20 {
+            store.count(&Pace::free()).unwrap();
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    store.close();
+    assert_eq!(store.usage(), Some(looked_at(&cache)));
+}
+
+#[test]
+fn a_walk_that_is_stopped_changes_nothing() {
+    let cache = Cache::new();
+    cache.blob(b"1");
+    let store = cache.open();
+    let counted = store.count(&Pace::free()).unwrap();
+    let stop = || true;
+    assert!(matches!(store.count(&Pace::until(&stop)), Err(CareError::Stopped)));
+    assert_eq!(store.usage(), Some(counted));
+}
+
+#[test]
+fn the_file_system_tells_its_space() {
+    let space = Cache::new().folder().space().unwrap();
+    assert!(space.free > 0 && space.free < space.total);
+}

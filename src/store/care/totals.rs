@@ -1,0 +1,191 @@
+//! How much the cache holds: a walk once, then kept up with every file that is published or removed.
+
+use std::collections::HashSet;
+use std::sync::Mutex;
+
+use serde::{Deserialize, Serialize};
+
+use super::pace::Pace;
+use super::walk::{Stat, contents, stat};
+use super::{CareError, Folder};
+use crate::oci::Digest;
+use crate::store::publish::lock;
+use crate::store::{Kind, Store};
+
+/// So many files of so many bytes together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tally {
+    pub files: u64,
+    pub bytes: u64,
+}
+
+impl Tally {
+    pub fn add(&mut self, bytes: u64) {
+        self.files += 1;
+        self.bytes += bytes;
+    }
+}
+
+/// What is under `blobs/` and `img/`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    pub blobs: Tally,
+    pub manifests: Tally,
+}
+
+impl Usage {
+    pub fn bytes(&self) -> u64 {
+        self.blobs.bytes + self.manifests.bytes
+    }
+
+    pub fn of(&mut self, kind: Kind) -> &mut Tally {
+        match kind {
+            Kind::Blob => &mut self.blobs,
+            Kind::Manifest => &mut self.manifests,
+        }
+    }
+}
+
+/// Files and bytes, blobs first.
+type Counts = [[i64; 2]; 2];
+
+fn plus(mut counts: Counts, kind: Kind, files: i64, bytes: i64) -> Counts {
+    let [f, b] = &mut counts[kind as usize];
+    (*f, *b) = (*f + files, *b + bytes);
+    counts
+}
+
+#[derive(Default)]
+struct State {
+    known: Option<Counts>,
+    /// Since the walk under way began.
+    change: Counts,
+    /// What was published since then; the walk must not count it.
+    new: Option<HashSet<u64>>,
+}
+
+/// The running totals. Every change of a file under `blobs/` and `img/` is told here, by whoever holds
+/// [`Guard::files`](super::guard::Guard::files).
+#[derive(Default)]
+pub struct Totals(Mutex<State>);
+
+impl Totals {
+    fn change(&self, kind: Kind, files: i64, bytes: u64) {
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX) * files;
+        let mut state = lock(&self.0);
+        state.change = plus(state.change, kind, files, bytes);
+        state.known = state.known.map(|known| plus(known, kind, files, bytes));
+    }
+
+    /// Before a file appears under a name that was free.
+    pub fn appears(&self, kind: Kind, digest: &Digest, bytes: u64) {
+        if let Some(new) = &mut lock(&self.0).new {
+            new.insert(digest.prefix());
+        }
+        self.change(kind, 1, bytes);
+    }
+
+    /// A file is gone.
+    pub fn vanished(&self, kind: Kind, bytes: u64) {
+        self.change(kind, -1, bytes);
+    }
+
+    fn begin(&self) {
+        let mut state = lock(&self.0);
+        (state.change, state.new) = (Counts::default(), Some(HashSet::new()));
+    }
+
+    fn is_new(&self, digest: &Digest) -> bool {
+        lock(&self.0).new.as_ref().is_some_and(|new| new.contains(&digest.prefix()))
+    }
+
+    /// The walk has counted `found`; none when it came to no end.
+    fn end(&self, found: Option<Counts>) {
+        let mut state = lock(&self.0);
+        state.new = None;
+        if let Some(found) = found {
+            let sum = |kind: Kind| {
+                let [files, bytes] = state.change[kind as usize];
+                plus(found, kind, files, bytes)[kind as usize]
+            };
+            state.known = Some([sum(Kind::Blob), sum(Kind::Manifest)]);
+        }
+    }
+
+    fn usage(&self) -> Option<Usage> {
+        let counts = lock(&self.0).known?;
+        let tally = |kind: Kind| {
+            let [files, bytes] = counts[kind as usize].map(|count| u64::try_from(count).unwrap_or_default());
+            Tally { files, bytes }
+        };
+        Some(Usage { blobs: tally(Kind::Blob), manifests: tally(Kind::Manifest) })
+    }
+}
+
+impl Store {
+    /// What the cache holds; none before the first walk is done.
+    pub fn usage(&self) -> Option<Usage> {
+        self.totals.usage()
+    }
+
+    /// Counts what the cache holds, while it is in use. Blocks for as long as a walk over all files takes.
+    pub fn count(&self, pace: &Pace<'_>) -> Result<Usage, CareError> {
+        let _one = lock(&self.care);
+        self.count_each(pace, &mut |_, _, _| {})?;
+        Ok(self.usage().unwrap_or_default())
+    }
+
+    /// The same, telling of each file its kind, its digest and its size. What is published meanwhile is left out.
+    pub(super) fn count_each(
+        &self,
+        pace: &Pace<'_>,
+        tell: &mut dyn FnMut(Kind, &Digest, &Stat),
+    ) -> Result<(), CareError> {
+        {
+            // Between two batches of the publisher: what it is about to rename is new, what it has renamed is not.
+            let _files = self.guard.files();
+            self.totals.begin();
+        }
+        let mut found = Counts::default();
+        let mut walk = || {
+            for kind in Kind::BOTH {
+                for content in contents(&self.layout.contents(kind))? {
+                    let content = content?;
+                    pace.step(0)?;
+                    let Some(digest) = content.digest else { continue };
+                    let Some(stat) = stat(&content.path)? else { continue };
+                    if !self.totals.is_new(&digest) {
+                        found = plus(found, kind, 1, i64::try_from(stat.length).unwrap_or(i64::MAX));
+                        tell(kind, &digest, &stat);
+                    }
+                }
+            }
+            Ok(())
+        };
+        let result = walk();
+        self.totals.end(result.is_ok().then_some(found));
+        result
+    }
+}
+
+/// What a file system has, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Space {
+    pub total: u64,
+    /// For those without privileges.
+    pub free: u64,
+}
+
+impl Folder {
+    /// Of the file system that the cache is on. Asks the kernel, not the disk.
+    pub fn space(&self) -> Result<Space, CareError> {
+        let root = &self.layout.root;
+        let found = rustix::fs::statvfs(root).map_err(|errno| {
+            crate::store::StoreError::on("look at the file system of", root)(errno.into())
+        })?;
+        Ok(Space {
+            total: found.f_blocks.saturating_mul(found.f_frsize),
+            free: found.f_bavail.saturating_mul(found.f_frsize),
+        })
+    }
+}
