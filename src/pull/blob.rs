@@ -81,7 +81,7 @@ impl Pull {
         }
         let at_hand = || {
             let (file, size) = self.store.blob_at_hand(digest)?;
-            Some(Where::Stored(file, size))
+            self.has_right_size(digest, size).then_some(Where::Stored(file, size))
         };
         let found = match self.boarded(digest, want, offset).or_else(at_hand) {
             Some(found) => found,
@@ -125,10 +125,10 @@ impl Pull {
         want: Want,
         offset: u64,
     ) -> Result<Where, PullError> {
-        match self.store.blob(digest) {
+        match self.stored(digest).await {
             Ok(Some((file, size))) => return Ok(Where::Stored(file, size)),
             Ok(None) => {}
-            Err(error) => tracing::error!(path = %error.path.display(), "{error}: fetching it anew"),
+            Err(error) => tracing::error!("{error}: fetching it anew"),
         }
         let image = Image { name: name.clone(), reference: Reference::Digest(*digest) };
         if self.store.reference(&image).is_some() {
@@ -166,7 +166,7 @@ impl Pull {
             Detour { pull: self.clone(), name: blob.name.clone(), digest: blob.digest, size: blob.size };
         match &blob.place {
             Place::Passing => Reader::new(first, end, Source::Passage(detour.start(first, end, None)), None),
-            Place::Stored(file) => Reader::new(first, end, Source::File(file.clone()), None),
+            Place::Stored(file) => Reader::new(first, end, Source::File(file.clone()), Some(detour)),
             Place::Upstream => Reader::new(first, first, Source::Nothing, None),
             Place::Greeting(bytes) => Reader::of_bytes(first, end, bytes),
             Place::InFlight(seat) => {

@@ -68,7 +68,7 @@ impl Pull {
     /// The verified blob; none when it is there already: a prefetch leaves it to us to find that out, and another
     /// flight may have brought it just before this one began.
     async fn download(&self, flight: &Arc<Flight>, name: &Name) -> Result<Option<Verified>, PullError> {
-        if let Some((file, size)) = self.store.blob(&flight.digest)? {
+        if let Some((file, size)) = self.stored(&flight.digest).await? {
             flight.opened(file, size);
             return Ok(None);
         }

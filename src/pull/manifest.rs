@@ -73,7 +73,17 @@ impl Pull {
     /// What the store has. A name without its bytes is nothing.
     pub(super) fn held(&self, image: &Image) -> Option<Found> {
         let record = self.store.reference(image)?;
-        let bytes = self.store.manifest(&record.digest)?;
+        let bytes = match self.store.manifest_at_hand(&record.digest) {
+            Some(bytes) => bytes,
+            None => {
+                let bytes = self.store.manifest(&record.digest)?;
+                // From disk: what it says of sizes may not be known since the start.
+                if let Some(manifest) = Manifest::parse(Some(record.media_type.as_str()), &bytes) {
+                    self.learn(&manifest);
+                }
+                bytes
+            }
+        };
         Some(Found { record, bytes, origin: Origin::Hit, age: None })
     }
 

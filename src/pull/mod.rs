@@ -20,6 +20,7 @@ mod reader;
 mod referrers;
 mod shared;
 mod slots;
+mod stored;
 mod tags;
 mod warm;
 
@@ -107,6 +108,8 @@ pub struct Pull {
     /// Places for those two, apart so that a long list of tags holds up no pull.
     listing: Semaphore,
     referring: Semaphore,
+    /// Blobs of the store that are hashed again because their size is not what a manifest says.
+    proofs: Shared<Digest, bool>,
     slots: Mutex<std::collections::HashMap<Registry, Arc<Slots>>>,
     relays: Arc<Semaphore>,
     passages: Semaphore,
@@ -155,6 +158,7 @@ impl Pull {
             referrals: Shared::default(),
             listing: Semaphore::new(LISTINGS),
             referring: Semaphore::new(LISTINGS),
+            proofs: Shared::default(),
             slots: Mutex::default(),
             relays: Arc::new(Semaphore::new(RELAYS)),
             passages: Semaphore::new(PASSAGES),

@@ -43,7 +43,7 @@ pub struct Reader {
     end: u64,
     source: Source,
     ready: Option<Bytes>,
-    /// For when the disk does not take what a flight brings.
+    /// For when the disk does not take what a flight brings, or does not give what it has.
     detour: Option<Detour>,
 }
 
@@ -114,11 +114,19 @@ impl Reader {
         let want = usize::try_from(readable - self.offset).unwrap_or(CHUNK).min(CHUNK);
         let mut buffer = Buffer::take();
         match read_cached(file, &mut buffer.bytes_mut()[..want], self.offset) {
-            Ok(0) => Chunk::Cut(short(self.offset)),
+            Ok(0) => Chunk::Cut(self.broken(short(self.offset))),
             Ok(count) => self.pass(buffer.freeze(count)),
             // Not in the page cache, or not on this file system: elsewhere, where it may block.
             Err(_) => Chunk::Later,
         }
+    }
+
+    /// The file does not give what it should.
+    fn broken(&self, error: PullError) -> PullError {
+        if let (Source::File(file), Some(blob)) = (&self.source, &self.detour) {
+            blob.pull.put_aside(&blob.digest, file, &error);
+        }
+        error
     }
 
     fn pass(&mut self, mut bytes: Bytes) -> Chunk {
@@ -186,12 +194,12 @@ impl Reader {
             Ok::<_, io::Error>((buffer, count))
         };
         match tokio::task::spawn_blocking(read).await {
-            Ok(Ok((_, 0))) => Err(short(offset)),
+            Ok(Ok((_, 0))) => Err(self.broken(short(offset))),
             Ok(Ok((buffer, count))) => {
                 self.ready = Some(buffer.freeze(count));
                 Ok(())
             }
-            Ok(Err(error)) => Err(failed(error)),
+            Ok(Err(error)) => Err(self.broken(failed(error))),
             Err(_) => Err(PullError::Lost),
         }
     }

@@ -345,7 +345,7 @@ impl Store {
         match read() {
             Ok((_, bytes)) if Digest::of(want.algorithm(), &bytes) == *want => Some(Bytes::from(bytes)),
             Ok((file, _)) => {
-                self.put_aside(Kind::Manifest, want, &file, "a manifest is not what its name says");
+                self.put_aside(Kind::Manifest, want, Some(&file), "a manifest is not what its name says");
                 None
             }
             Err(error) => {

@@ -4,19 +4,23 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
 
+use super::Pace;
+use super::check::hash;
 use crate::oci::Digest;
 use crate::store::{Kind, Store, StoreError};
 
 impl Store {
-    /// Puts a file of content aside which is not what its name says, or cannot be read: `file` is what was read, and
-    /// nothing happens when another has taken its place. Says so in the log. Blocks.
-    pub fn put_aside(&self, kind: Kind, digest: &Digest, file: &File, why: &str) -> bool {
+    /// Puts a file of content aside which is not what its name says, or cannot be read. `file` is what was read, where
+    /// it could be opened: nothing happens when another has taken its place. Says so in the log. Blocks.
+    pub fn put_aside(&self, kind: Kind, digest: &Digest, file: Option<&File>, why: &str) -> bool {
         let path = self.layout.content(kind, digest);
         let aside = self.layout.set_aside(digest);
         let _files = self.guard.files();
         let put = || -> io::Result<Option<u64>> {
-            let (read, there) = (file.metadata()?, fs::symlink_metadata(&path)?);
-            if (read.dev(), read.ino()) != (there.dev(), there.ino()) {
+            let there = fs::symlink_metadata(&path)?;
+            if let Some(read) = file.map(File::metadata).transpose()?
+                && (read.dev(), read.ino()) != (there.dev(), there.ino())
+            {
                 return Ok(None);
             }
             fs::rename(&path, &aside)?;
@@ -40,5 +44,17 @@ impl Store {
                 false
             }
         }
+    }
+    /// Hashes a file again, and puts it aside when it is not what its name says. Blocks.
+    pub fn is_sound(&self, kind: Kind, digest: &Digest, file: &File) -> bool {
+        let why = match hash(digest.algorithm(), file, &Pace::free()) {
+            Ok(Ok((got, _))) if got == *digest => return true,
+            Ok(Ok((got, bytes))) => format!("its {bytes} bytes are {got}"),
+            Ok(Err(error)) => error.to_string(),
+            // Nothing stops it.
+            Err(error) => error.to_string(),
+        };
+        self.put_aside(kind, digest, Some(file), &why);
+        false
     }
 }

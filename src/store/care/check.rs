@@ -18,7 +18,7 @@ use super::pace::Pace;
 use super::totals::Usage;
 use super::walk::{Entry, Repository, Unreadable, Which, contents, repositories, seconds, stat};
 use super::{CareError, Folder};
-use crate::oci::{Digest, Hasher};
+use crate::oci::{Algorithm, Digest, Hasher};
 use crate::store::{Kind, Store, StoreError};
 
 /// Bytes read at a time.
@@ -211,37 +211,18 @@ impl<'a> Check<'a> {
                 return Ok(None);
             }
         };
-        let (fault, detail, length) = match self.hash(digest, &file)? {
+        let (fault, detail, length) = match hash(digest.algorithm(), &file, self.pace)? {
             Ok((got, length)) if got == *digest => return Ok(Some(length)),
             Ok((got, length)) => (Fault::WrongContent, format!("its {length} bytes are {got}"), length),
             Err(error) => (Fault::Unreadable, error.to_string(), 0),
         };
         let why = format!("the check found it wrong ({detail})");
-        let aside = self.store.is_some_and(|store| store.put_aside(kind, digest, &file, &why));
+        let aside = self.store.is_some_and(|store| store.put_aside(kind, digest, Some(&file), &why));
         if kind == Kind::Manifest {
             self.wrong.insert(*digest);
         }
         self.found(fault, path, detail, aside);
         Ok((!aside).then_some(length))
-    }
-
-    /// Leaves the page cache as it was: what a weekly check reads must not drive out what is served.
-    fn hash(&self, digest: &Digest, file: &File) -> Result<io::Result<(Digest, u64)>, CareError> {
-        // No readahead, so that a chunk is in memory only if it is in use.
-        let _ = posix_fadvise(file, 0, 0, PosixFadviseAdvice::POSIX_FADV_RANDOM);
-        let mut hasher = Hasher::new(digest.algorithm());
-        let mut buffer = vec![0; CHUNK];
-        let mut offset = 0u64;
-        loop {
-            let count = match read_gently(file, &mut buffer, offset) {
-                Ok(0) => return Ok(Ok((hasher.finish(), offset))),
-                Ok(count) => count,
-                Err(error) => return Ok(Err(error)),
-            };
-            hasher.update(&buffer[..count]);
-            offset += count as u64;
-            self.pace.step(count as u64)?;
-        }
     }
 
     fn references(&mut self, repository: &Repository, which: Which) -> Result<(), CareError> {
@@ -308,6 +289,30 @@ impl<'a> Check<'a> {
                     false
                 }
             }
+    }
+}
+
+/// The digest of a file and its length in bytes. Leaves the page cache as it was: what a weekly check reads must not
+/// drive out what is served.
+pub fn hash(
+    algorithm: Algorithm,
+    file: &File,
+    pace: &Pace<'_>,
+) -> Result<io::Result<(Digest, u64)>, CareError> {
+    // No readahead, so that a chunk is in memory only if it is in use.
+    let _ = posix_fadvise(file, 0, 0, PosixFadviseAdvice::POSIX_FADV_RANDOM);
+    let mut hasher = Hasher::new(algorithm);
+    let mut buffer = vec![0; CHUNK];
+    let mut offset = 0u64;
+    loop {
+        let count = match read_gently(file, &mut buffer, offset) {
+            Ok(0) => return Ok(Ok((hasher.finish(), offset))),
+            Ok(count) => count,
+            Err(error) => return Ok(Err(error)),
+        };
+        hasher.update(&buffer[..count]);
+        offset += count as u64;
+        pace.step(count as u64)?;
     }
 }
 

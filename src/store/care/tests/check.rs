@@ -126,7 +126,7 @@ fn a_newer_file_is_not_put_aside_for_an_older_one() {
     let new = cache.path("partial/x");
     fs::write(&new, b"layer").unwrap();
     fs::rename(&new, &path).unwrap();
-    assert!(!store.put_aside(crate::store::Kind::Blob, &digest(b"layer"), &old, "for a test"));
+    assert!(!store.put_aside(crate::store::Kind::Blob, &digest(b"layer"), Some(&old), "for a test"));
     assert!(path.exists());
 }
 

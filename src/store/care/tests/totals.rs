@@ -36,7 +36,7 @@ fn totals_follow_what_is_published_pruned_and_put_aside() {
     assert_eq!(store.usage(), Some(looked_at(&cache)));
     assert!(!cache.has_blob(b"333"));
     let (file, _) = store.blob(&digest(b"22")).unwrap().unwrap();
-    assert!(store.put_aside(crate::store::Kind::Blob, &digest(b"22"), &file, "for a test"));
+    assert!(store.put_aside(crate::store::Kind::Blob, &digest(b"22"), Some(&file), "for a test"));
     assert_eq!(store.usage(), Some(looked_at(&cache)));
     prune(&store, &PruneRequest { keep_size: Some(0), ..PruneRequest::default() });
     assert_eq!(store.usage(), Some(Usage::default()));

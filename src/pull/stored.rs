@@ -1,0 +1,53 @@
+//! Blobs that the store has, and what is done when one turns out not to be what it should be.
+
+use std::fs::File;
+use std::sync::Arc;
+
+use super::{Pull, PullError};
+use crate::oci::Digest;
+use crate::store::Kind;
+
+impl Pull {
+    /// A blob's file cannot be read, or is too short: the next to ask for it gets it from upstream. In the background.
+    pub(super) fn put_aside(&self, digest: &Digest, file: &Arc<File>, why: &PullError) {
+        let (file, digest, store) = (file.clone(), *digest, self.store.clone());
+        let why = format!("a blob broke off while it was sent ({why})");
+        tokio::task::spawn_blocking(move || store.put_aside(Kind::Blob, &digest, Some(&file), &why));
+    }
+
+    /// Whether a blob's size is what the manifests say, as far as we know any.
+    pub(super) fn has_right_size(&self, digest: &Digest, size: u64) -> bool {
+        self.named.get(digest).is_none_or(|named| named == size)
+    }
+
+    /// A blob's file and size in bytes, if the store has it. One whose size is not what a manifest says is proven
+    /// first: either is wrong.
+    pub(super) async fn stored(&self, digest: &Digest) -> Result<Option<(Arc<File>, u64)>, PullError> {
+        let (file, size) = match self.store.blob(digest) {
+            Ok(Some(stored)) => stored,
+            Ok(None) => return Ok(None),
+            Err(error) if error.is_damage() => {
+                let (store, digest) = (self.store.clone(), *digest);
+                let aside = move || store.put_aside(Kind::Blob, &digest, None, &error.to_string());
+                tokio::task::spawn_blocking(aside).await.map_err(|_| PullError::Lost)?;
+                return Ok(None);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if self.has_right_size(digest, size) {
+            return Ok(Some((file, size)));
+        }
+        let prove = || {
+            let (store, digest, file) = (self.store.clone(), *digest, file.clone());
+            async move {
+                let prove = move || store.is_sound(Kind::Blob, &digest, &file);
+                tokio::task::spawn_blocking(prove).await.unwrap_or(false)
+            }
+        };
+        if !self.proofs.run(&self.runtime, digest, prove).await.unwrap_or(false) {
+            return Ok(None);
+        }
+        self.named.insert(*digest, size);
+        Ok(Some((file, size)))
+    }
+}
