@@ -7,7 +7,7 @@ use super::address::*;
 use super::keys::Keys;
 use super::kind::*;
 use super::settings::{Account, Log, Proxy, RegistryDefaults, Settings};
-use super::{Secret, access, later, registry, server_tls};
+use super::{Secret, access, care, later, registry, server_tls};
 use crate::oci::Platform;
 
 /// Keys of the top level, then the tables. None when a problem was reported; problems may have been reported
@@ -38,6 +38,8 @@ pub fn read(keys: &mut Keys) -> Option<Settings> {
     let proxy = proxy(keys);
     let user = keys.read("user", "ociregistry", &ACCOUNT);
     let group = keys.read("group", "ociregistry", &ACCOUNT);
+    let prune = care::prune(keys);
+    let check = care::check(keys);
     later::check(keys);
     let server_tls = server_tls::read(keys);
     let mut names = Vec::new();
@@ -59,6 +61,8 @@ pub fn read(keys: &mut Keys) -> Option<Settings> {
         not_found_ttl: not_found_ttl?,
         abandoned: abandoned?,
         proxy: proxy?,
+        prune: prune?,
+        check: check?,
         defaults: RegistryDefaults {
             tag_ttl: tag_ttl?,
             stale_if_error: stale_if_error?,

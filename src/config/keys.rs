@@ -129,13 +129,6 @@ impl<'a> Keys<'a> {
         }
     }
 
-    /// The same for a list, which has to be empty.
-    pub fn not_yet_list<T>(&mut self, key: &str, kind: &Kind<T>) {
-        if self.items(key, kind).is_some_and(|(values, ..)| !values.is_empty()) {
-            self.refuse(key, "not supported yet, leave it at []");
-        }
-    }
-
     /// A table in this one; empty when it is not given.
     pub fn table<R>(&mut self, key: &'static str, read: impl FnOnce(&mut Keys) -> R) -> R {
         self.known.push(key.to_owned());

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
 
-use super::settings::{Abandoned, Age, LogFormat, Prefetch, Scheme, Unlisted};
+use super::settings::{Abandoned, Age, LogFormat, Prefetch, PruneBy, Scheme, Share, Unlisted};
 use super::value::Value;
 use super::{NamePattern, RegistryPattern, units};
 use crate::oci::Registry;
@@ -115,10 +115,14 @@ fn duration(value: &Value) -> Option<Duration> {
 
 /// Empty where there is none.
 pub const PERIOD: Kind<Option<Duration>> =
-    Kind::new("a duration such as \"1h\" or \"7d\", or \"\"", |value| match value.text()? {
+    Kind::new("a duration above 0, such as \"1h\" or \"7d\", or \"\"", |value| match value.text()? {
         "" => Some(None),
-        text => units::duration(text).map(Some),
+        text => units::duration(text).filter(|duration| !duration.is_zero()).map(Some),
     });
+
+pub const INTERVAL: Kind<Duration> = Kind::new("a duration above 0, such as \"10m\" or \"1h\"", |value| {
+    units::duration(value.text()?).filter(|duration| !duration.is_zero())
+});
 
 pub const AGE: Kind<Age> = Kind::new(
     "a duration such as \"30s\", \"10m\", \"1h\", \"7d\", or 0, or \"forever\"",
@@ -139,14 +143,6 @@ pub const SIZE: Kind<u64> =
         Value::Integer(bytes) => (*bytes).try_into().ok(),
         _ => units::size(value.text()?),
     });
-
-/// A part of a file system.
-#[derive(Debug, PartialEq)]
-pub enum Share {
-    None,
-    Bytes(u64),
-    Percent(u64),
-}
 
 pub const SHARE: Kind<Share> =
     Kind::new("a size such as \"50GiB\" or \"15%\", or \"\"", |value| match value.text()? {
@@ -210,6 +206,13 @@ pub const REGISTRY_PATTERN: Kind<RegistryPattern> = Kind::new(
     "a registry as host, host:port, address:port or [IPv6]:port, or a host with * for whole labels",
     |value| value.text()?.parse().ok(),
 );
+
+pub const PRUNE_TYPE: Kind<PruneBy> =
+    Kind::new("\"accessed\" or \"created\"", |value| match value.text()? {
+        "accessed" => Some(PruneBy::Accessed),
+        "created" => Some(PruneBy::Created),
+        _ => None,
+    });
 
 pub const NAME_PATTERN: Kind<NamePattern> = Kind::new(
     "a registry (or **), / and a repository, with * for a part of a name and ** for any path, such as \"quay.io/team/**\"",

@@ -14,18 +14,6 @@ pub fn check(keys: &mut Keys) {
     keys.not_yet("max_rate", 0, &SIZE);
     keys.not_yet("parallel", 4, &CONNECTIONS);
     keys.not_yet("parallel_from", "64MiB", &SIZE);
-    keys.table("prune", |keys| {
-        keys.not_yet("enabled", true, &BOOL);
-        keys.not_yet("min_free", "15%", &SHARE);
-        keys.not_yet("max_size", "", &SHARE);
-        keys.not_yet("duration", "", &PERIOD);
-        keys.not_yet("type", "accessed", &PRUNE_TYPE);
-        keys.not_yet("frequency", "1h", &PERIOD);
-        keys.not_yet("count", 0, &COUNT);
-        keys.not_yet("dry_run", false, &BOOL);
-        keys.not_yet_list("keep", &GLOB);
-    });
-    keys.table("check", |keys| keys.not_yet("every", "7d", &PERIOD));
     keys.table("admin", |keys| {
         keys.not_yet("listen", "", &TCP);
         keys.not_yet("token_file", "", &FILE);
@@ -69,8 +57,6 @@ pub fn check_credentials(keys: &mut Keys) {
 }
 
 const PRELOAD: Kind<String> = Kind::new("\"wait\" or \"background\"", |v| one_of(v, &["wait", "background"]));
-const PRUNE_TYPE: Kind<String> =
-    Kind::new("\"accessed\" or \"created\"", |v| one_of(v, &["accessed", "created"]));
 const PROVIDER: Kind<String> = Kind::new("\"ecr\", or \"\"", |v| one_of(v, &["", "ecr"]));
 
 fn one_of(value: &Value, words: &[&str]) -> Option<String> {

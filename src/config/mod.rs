@@ -3,7 +3,8 @@
 //! - `value`: a TOML document with the line of everything in it
 //! - `kind`, `address`, `units`, `pattern`, `name_pattern`: what a value can be, and the words for it
 //! - `keys`: reads a table key by key; errors, suggestions and provenance come from here
-//! - `document`, `access`, `registry`, `secret`, `users`, `server_tls`, `later`: which keys there are, and what has to hold between them
+//! - `document`, `access`, `registry`, `care`, `secret`, `users`, `server_tls`, `later`: which keys there are, and what
+//!   has to hold between them
 //! - `confined`: what a hardened unit keeps from us, and what mends that
 //! - `origin`, `changes`: what is in force and where it came from, and what a reload changes
 //!
@@ -11,6 +12,7 @@
 
 mod access;
 mod address;
+mod care;
 mod changes;
 mod confined;
 mod document;
@@ -45,9 +47,10 @@ pub use pem::PemFile;
 pub use secret::Secret;
 pub use server_tls::ServerTls;
 pub use settings::{
-    Abandoned, AccessSettings, Account, Age, ClientTls, Credentials, Log, LogFormat, Prefetch, Proxy,
-    RegistryDefaults, RegistrySettings, Scheme, Settings, Unlisted,
+    Abandoned, AccessSettings, Account, Age, CheckSettings, ClientTls, Credentials, Log, LogFormat, Prefetch,
+    Proxy, PruneBy, PruneSettings, RegistryDefaults, RegistrySettings, Scheme, Settings, Share, Unlisted,
 };
+pub use units::{duration, size};
 pub use users::Users;
 use value::Table;
 

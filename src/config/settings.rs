@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use url::Url;
 
 use super::{Listen, NamePattern, PemFile, RegistryPattern, Secret, ServerTls, Users};
-use crate::oci::{Platform, Registry};
+use crate::oci::{Name, Platform, Registry};
 
 /// All settings of a running daemon.
 #[derive(Clone, Debug)]
@@ -35,6 +35,8 @@ pub struct Settings {
     pub not_found_ttl: Duration,
     pub abandoned: Abandoned,
     pub proxy: Proxy,
+    pub prune: PruneSettings,
+    pub check: CheckSettings,
     /// What holds for registries without an entry, and for what an entry leaves out.
     pub defaults: RegistryDefaults,
     /// No two of the same name.
@@ -145,6 +147,64 @@ pub enum Proxy {
     Environment,
     /// One for all, but for the hosts, domains and networks in `except`.
     Explicit { url: Secret, except: Vec<String> },
+}
+
+/// A part of a file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Share {
+    None,
+    Bytes(u64),
+    /// At most 100.
+    Percent(u64),
+}
+
+impl Share {
+    /// In bytes, of a file system of so many; none where there is none.
+    pub fn of(self, total: u64) -> Option<u64> {
+        match self {
+            Self::None => None,
+            Self::Bytes(bytes) => Some(bytes),
+            Self::Percent(percent) => Some(total / 100 * percent),
+        }
+    }
+}
+
+/// Which time of an image `duration` counts from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PruneBy {
+    Accessed,
+    Created,
+}
+
+/// What is removed without being asked for.
+#[derive(Clone, Debug)]
+pub struct PruneSettings {
+    pub enabled: bool,
+    /// Of the file system.
+    pub min_free: Share,
+    /// Of the cache.
+    pub max_size: Share,
+    pub duration: Option<Duration>,
+    pub by: PruneBy,
+    /// More than zero.
+    pub frequency: Duration,
+    /// Images in a round; 0 is all.
+    pub count: u64,
+    pub dry_run: bool,
+    pub keep: Vec<NamePattern>,
+}
+
+impl PruneSettings {
+    /// Whether images of this name are never pruned.
+    pub fn keeps(&self, name: &Name) -> bool {
+        self.keep.iter().any(|pattern| pattern.matches(name))
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckSettings {
+    /// None is never.
+    pub every: Option<Duration>,
 }
 
 /// What a registry's entry can change.

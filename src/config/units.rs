@@ -19,7 +19,7 @@ pub fn duration(text: &str) -> Option<Duration> {
     (total <= CENTURY).then(|| Duration::from_millis(total))
 }
 
-/// Bytes: `500MB` (decimal), `50GiB` (binary), `0`.
+/// Bytes: `500MB` (decimal), `50GiB` or `50G` (binary), `0`.
 pub fn size(text: &str) -> Option<u64> {
     let (number, unit) = split(text)?;
     let bytes: u64 = match unit {
@@ -28,10 +28,10 @@ pub fn size(text: &str) -> Option<u64> {
         "MB" => 1_000_000,
         "GB" => 1_000_000_000,
         "TB" => 1_000_000_000_000,
-        "KiB" => 1 << 10,
-        "MiB" => 1 << 20,
-        "GiB" => 1 << 30,
-        "TiB" => 1 << 40,
+        "KiB" | "K" => 1 << 10,
+        "MiB" | "M" => 1 << 20,
+        "GiB" | "G" => 1 << 30,
+        "TiB" | "T" => 1 << 40,
         "" if number == 0 => 1,
         _ => return None,
     };
@@ -75,8 +75,14 @@ mod tests {
 
     #[test]
     fn sizes() {
-        for (text, bytes) in [("500MB", 500_000_000), ("50GiB", 50 << 30), ("1kB", 1000), ("7B", 7), ("0", 0)]
-        {
+        for (text, bytes) in [
+            ("500MB", 500_000_000),
+            ("50GiB", 50 << 30),
+            ("1kB", 1000),
+            ("7B", 7),
+            ("50G", 50 << 30),
+            ("0", 0),
+        ] {
             assert_eq!(size(text), Some(bytes), "{text}");
         }
         for text in ["", "5", "GB", "1.5GB", "1 GB", "99999999999TB", "1gb"] {

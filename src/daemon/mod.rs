@@ -11,6 +11,7 @@
 //! 5. on SIGTERM or SIGINT no more connections are accepted, what runs gets 10 s, what was published is synced.
 
 mod account;
+mod care;
 mod error;
 mod log;
 mod reload;
@@ -36,6 +37,7 @@ use crate::serve::{Listener, Responder, Server, server_config};
 use crate::store::{OpenError, Store};
 use crate::upstream::Upstreams;
 use account::Account;
+use care::Care;
 pub use error::ServeError;
 use reload::Reloader;
 use sockets::Sockets;
@@ -99,6 +101,7 @@ pub fn serve(
         .thread_name("pull")
         .enable_all()
         .build()?;
+    let care = Arc::new(Care::start(&store, settings)?);
     let pull = Pull::new(settings.clone(), store.clone(), upstreams, runtime.handle().clone());
     let (shut_down, shutdown) = channel::channel(false);
     let responder = Arc::new(Responder::new(pull.clone(), settings, own_names(&sockets.pull), via));
@@ -121,6 +124,7 @@ pub fn serve(
         current: configuration,
         pull: pull.clone(),
         responder,
+        care: care.clone(),
         tls: server.tls_switch(),
         log,
     };
@@ -188,6 +192,7 @@ pub fn serve(
     runtime.block_on(pull.settle());
     // Downloads stop where they are; what is in `partial/` is resumed when it is asked for.
     runtime.shutdown_background();
+    care.end();
     if let Some(path) = admin_path {
         // Another process may not find it, or find it dead: both are said alike.
         let _ = std::fs::remove_file(path);

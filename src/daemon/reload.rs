@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use tokio::signal::unix::Signal;
 use tokio::sync::{mpsc, oneshot};
 
+use super::care::Care;
 use super::log::Log;
 use super::systemd::{News, Systemd};
 use super::watch::Gauges;
@@ -22,6 +23,7 @@ pub struct Reloader {
     pub current: Configuration,
     pub pull: Arc<Pull>,
     pub responder: Arc<Responder>,
+    pub care: Arc<Care>,
     pub tls: TlsSwitch,
     pub log: Arc<Log>,
 }
@@ -89,6 +91,7 @@ impl Reloader {
 
         self.log.set_level(settings.log.level);
         self.responder.reload(settings);
+        self.care.reload(settings);
         self.tls.turn(tls);
         self.pull.reload(settings.clone(), upstreams);
 

@@ -49,6 +49,8 @@ fn the_defaults() {
     assert_eq!(settings.log.level, LevelFilter::ERROR);
     assert_eq!(settings.pull_timeout, Duration::from_secs(60));
     assert_eq!(settings.proxy, Proxy::Environment);
+    assert_eq!((settings.prune.min_free, settings.prune.max_size), (Share::Percent(15), Share::None));
+    assert_eq!(settings.check.every, Some(Duration::from_secs(7 * 24 * 60 * 60)));
     assert_eq!(
         settings.defaults,
         RegistryDefaults {
@@ -120,6 +122,44 @@ fn an_entry_inherits_what_it_leaves_out() {
     assert_eq!((user.as_str(), password.reveal()), ("me", "word"));
     assert!(settings.registry(&registry("other.io")).is_none());
     assert_eq!(settings.policy(&registry("other.io")).max_downloads, 3);
+}
+
+#[test]
+fn what_is_pruned_and_checked() {
+    let settings = settings(
+        r#"
+        [prune]
+        min_free = "5GiB"
+        max_size = "40%"
+        duration = "30d"
+        type = "created"
+        frequency = "10m"
+        count = 7
+        dry_run = true
+        keep = ["quay.io/team/**", "docker.io/alpine"]
+        [check]
+        every = ""
+        "#,
+    );
+    let prune = &settings.prune;
+    assert!(prune.enabled && prune.dry_run);
+    assert_eq!((prune.min_free, prune.max_size), (Share::Bytes(5 << 30), Share::Percent(40)));
+    assert_eq!(prune.max_size.of(1000), Some(400));
+    assert_eq!(prune.duration, Some(Duration::from_secs(30 * 24 * 60 * 60)));
+    assert_eq!((prune.by, prune.count), (PruneBy::Created, 7));
+    assert_eq!(prune.frequency, Duration::from_secs(600));
+    let keeps = |text: &str| prune.keeps(&text.parse::<crate::oci::Image>().unwrap().name);
+    assert!(keeps("quay.io/team/a/b:1") && keeps("alpine:3") && !keeps("quay.io/other/a:1"));
+    assert_eq!(settings.check.every, None);
+    for (text, want) in [
+        ("prune.frequency = \"0\"", "prune.frequency"),
+        ("prune.duration = \"0\"", "prune.duration"),
+        ("prune.min_free = \"101%\"", "prune.min_free"),
+        ("prune.type = \"pattern\"", "want \"accessed\" or \"created\""),
+        ("prune.keep = [\"library/**\"]", "prune.keep[0]"),
+    ] {
+        assert!(errors(text).contains(want), "{}", errors(text));
+    }
 }
 
 #[test]

@@ -1,11 +1,12 @@
 //! The check: every file against its digest, every reference against its content.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use jiff::Timestamp;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
@@ -74,11 +75,41 @@ pub struct CheckReport {
     pub findings: Vec<Finding>,
 }
 
+impl fmt::Display for CheckReport {
+    /// `checked 20 blobs, 5 manifests and 7 references, 1234567 bytes: nothing wrong`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Usage { blobs, manifests } = self.checked;
+        let bytes = self.checked.bytes();
+        write!(
+            f,
+            "checked {} blobs, {} manifests and {} references, {bytes} bytes: ",
+            blobs.files, manifests.files, self.references
+        )?;
+        match (self.wrong, self.findings.iter().find(|finding| finding.fault != Fault::Foreign)) {
+            (0, _) | (_, None) => write!(f, "nothing wrong"),
+            (wrong, Some(first)) => {
+                write!(
+                    f,
+                    "{wrong} wrong, {} of them repaired; {}: {}",
+                    self.repaired,
+                    first.path.display(),
+                    first.detail
+                )
+            }
+        }
+    }
+}
+
 impl Folder {
     /// Reads and hashes everything, changes nothing, needs no lock. `tell` hears of each finding as it is made.
     /// Blocks for as long as it takes to read the cache.
     pub fn check(&self, pace: &Pace<'_>, tell: &mut dyn FnMut(&Finding)) -> Result<CheckReport, CareError> {
         Check::new(self, None, pace, tell).run()
+    }
+
+    /// When the folder was made, as far as that is known.
+    pub fn made(&self) -> Option<SystemTime> {
+        fs::metadata(self.layout.store_json()).and_then(|data| data.modified()).ok()
     }
 
     /// The result of the last check that was kept; none when there was none.

@@ -91,6 +91,16 @@ impl PruneReport {
     }
 }
 
+impl std::ops::AddAssign for PruneReport {
+    fn add_assign(&mut self, other: Self) {
+        self.images += other.images;
+        self.manifests += other.manifests;
+        self.blobs += other.blobs;
+        self.spared += other.spared;
+        self.kept = self.kept.max(other.kept);
+    }
+}
+
 impl fmt::Display for PruneReport {
     /// `pruned 3 images: 5 manifests and 20 blobs, 1234567 bytes`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

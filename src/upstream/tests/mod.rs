@@ -16,8 +16,8 @@ use tracing::level_filters::LevelFilter;
 
 use super::{Download, Upstream, UpstreamError, Upstreams};
 use crate::config::{
-    Abandoned, AccessSettings, Account, Age, ClientTls, Credentials, Log, LogFormat, Prefetch, Proxy,
-    RegistryDefaults, RegistrySettings, Scheme, Secret, Settings,
+    Abandoned, AccessSettings, Account, Age, CheckSettings, ClientTls, Credentials, Log, LogFormat, Prefetch,
+    Proxy, PruneBy, PruneSettings, RegistryDefaults, RegistrySettings, Scheme, Secret, Settings, Share,
 };
 use crate::oci::{Algorithm, Digest, Platform, Reference, Repository};
 use peer::{Fault, Peer, Reply, Request};
@@ -46,6 +46,18 @@ fn settings(registries: Vec<RegistrySettings>) -> Settings {
             url: Secret::new("http://127.0.0.1:9".to_owned()),
             except: vec!["*".to_owned()],
         },
+        prune: PruneSettings {
+            enabled: false,
+            min_free: Share::None,
+            max_size: Share::None,
+            duration: None,
+            by: PruneBy::Accessed,
+            frequency: Duration::MAX,
+            count: 0,
+            dry_run: false,
+            keep: Vec::new(),
+        },
+        check: CheckSettings { every: None },
         defaults: policy(4),
         registries,
     }

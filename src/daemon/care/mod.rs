@@ -1,0 +1,103 @@
+//! What the daemon does for its cache without being asked: one thread keeps space, another checks.
+//!
+//! Plain threads: all that they do blocks, for hours if need be.
+
+mod check;
+mod space;
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+use crate::config::{CheckSettings, PruneSettings, Settings};
+use crate::store::Store;
+use crate::store::care::{Pace, Rules};
+
+/// Neither begins before the host had time to start.
+const AFTER_START: Duration = Duration::from_secs(60);
+
+/// What both threads share.
+struct Shared {
+    store: Arc<Store>,
+    /// Replaced by a reload.
+    settings: ArcSwap<(PruneSettings, CheckSettings)>,
+    stop: AtomicBool,
+}
+
+impl Shared {
+    fn is_over(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    /// Calls `work` with a pace that ends with the daemon.
+    fn paced<T>(&self, work: impl FnOnce(Pace<'_>) -> T) -> T {
+        work(Pace::until(&|| self.is_over()))
+    }
+}
+
+/// The threads that look after the cache.
+pub struct Care {
+    shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Care {
+    pub fn start(store: &Arc<Store>, settings: &Settings) -> io::Result<Self> {
+        let in_force = ArcSwap::from_pointee((settings.prune.clone(), settings.check));
+        let shared =
+            Arc::new(Shared { store: store.clone(), settings: in_force, stop: AtomicBool::new(false) });
+        let care = Self { shared, threads: Mutex::default() };
+        care.set_rules();
+        care.spawn("space", space::run)?;
+        care.spawn("check", check::run)?;
+        Ok(care)
+    }
+
+    fn spawn(&self, name: &str, work: fn(&Shared)) -> io::Result<()> {
+        let shared = self.shared.clone();
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || work(&shared))?;
+        self.threads().push(thread);
+        Ok(())
+    }
+
+    /// Puts other settings in force: what is under way ends as it began.
+    pub fn reload(&self, settings: &Settings) {
+        self.shared.settings.store(Arc::new((settings.prune.clone(), settings.check)));
+        self.set_rules();
+        self.wake();
+    }
+
+    fn set_rules(&self) {
+        let prune = self.shared.settings.load().0.clone();
+        let evict = prune.enabled && !prune.dry_run;
+        self.shared.store.set_rules(Rules { keep: Box::new(move |name| prune.keeps(name)), evict });
+    }
+
+    fn wake(&self) {
+        self.threads().iter().for_each(|thread| thread.thread().unpark());
+    }
+
+    fn threads(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the threads, wherever they are. Blocks until they have ended.
+    pub fn end(&self) {
+        self.shared.stop.store(true, Ordering::Release);
+        self.wake();
+        for thread in std::mem::take(&mut *self.threads()) {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// When something else fails at the start.
+impl Drop for Care {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
