@@ -2,11 +2,16 @@
 
 mod admin;
 mod banner;
+mod check;
 mod config;
+mod list;
 mod mirror;
+mod pin;
+mod prune;
 mod reload;
 mod serve;
 mod status;
+mod table;
 mod version;
 
 use std::io::{self, Write};
@@ -18,6 +23,8 @@ use crate::admin::AdminError;
 use crate::config::{ConfigError, Configuration, Override, Source};
 use crate::daemon::ServeError;
 use crate::mirror::MirrorError;
+use crate::store::OpenError;
+use crate::store::care::{CareError, check_pattern};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -37,8 +44,9 @@ Examples:
 Every setting is a key of /etc/ociregistry.toml; the command line counts more than the file, the file more
 than the defaults.
 
-Exit codes: 0 all went well, 1 the daemon refused or a mirror is not as asked, 2 wrong usage, 69 no daemon, 75 the
-cache is in use by another process, 77 not allowed, 78 wrong configuration.";
+Exit codes: 0 all went well, 1 the daemon refused, a mirror is not as asked or a check found something wrong, 2 wrong
+usage, 69 no daemon, 74 the disk failed, 75 the cache is in use by another process, 77 not allowed, 78 wrong
+configuration.";
 
 /// A pull-only, pull-through, caching OCI registry
 ///
@@ -59,6 +67,11 @@ enum Command {
     Status(status::Status),
     Reload(reload::Reload),
     Config(config::Config),
+    List(list::List),
+    Prune(prune::Prune),
+    Pin(pin::Pin),
+    Unpin(pin::Unpin),
+    Check(check::Check),
     Mirror(mirror::Mirror),
     Version(version::Version),
 }
@@ -94,6 +107,15 @@ impl GlobalOptions {
         add(&mut overrides, "log_file", "--log-file", path(&self.log_file));
         Source { file: self.config_file.clone(), overrides }
     }
+
+    /// The cache's folder. The file is not read when the command line says it: whoever may look at the cache may not
+    /// be allowed to read that.
+    fn image_path(&self) -> Result<PathBuf, ConfigError> {
+        match &self.image_path {
+            Some(path) if !path.is_empty() => Ok(absolute(path).into()),
+            _ => self.source(Vec::new()).image_path(),
+        }
+    }
 }
 
 fn load(source: &Source) -> Result<Configuration, ConfigError> {
@@ -117,15 +139,34 @@ fn absolute(text: &str) -> String {
         .unwrap_or_else(|| text.to_owned())
 }
 
+/// A regular expression, for the command line's own errors.
+fn pattern(text: &str) -> Result<String, String> {
+    match check_pattern(text) {
+        Ok(()) => Ok(text.to_owned()),
+        Err(CareError::Pattern { reason, .. }) => Err(format!("no regular expression: {reason}")),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 impl Cli {
     pub fn run(self) -> Result<(), Error> {
-        match self.command {
+        let result = match self.command {
             Command::Serve(serve) => serve.run(&self.global),
             Command::Status(status) => status.run(&self.global),
             Command::Reload(reload) => reload.run(&self.global),
             Command::Config(config) => config.run(&self.global),
+            Command::List(list) => list.run(&self.global),
+            Command::Prune(prune) => prune.run(&self.global),
+            Command::Pin(pin) => pin.run(&self.global),
+            Command::Unpin(unpin) => unpin.run(&self.global),
+            Command::Check(check) => check.run(&self.global),
             Command::Mirror(mirror) => mirror.run(&self.global),
             Command::Version(version) => version.run(),
+        };
+        match result {
+            // Who reads has seen enough.
+            Err(Error::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            result => result,
         }
     }
 }
@@ -146,6 +187,12 @@ pub enum Error {
     /// By the daemon, for reasons that it gives.
     #[error("{0}")]
     Refused(String),
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    #[error(transparent)]
+    Care(#[from] CareError),
+    #[error("{0} wrong")]
+    Wrong(u64),
     #[error("cannot write to the standard output: {0}")]
     Output(io::Error),
 }
@@ -161,8 +208,14 @@ impl Error {
             Self::NoDaemon(_) | Self::Admin(AdminError::NoDaemon { .. }) => 69,
             Self::Admin(AdminError::NotAllowed { .. }) => 77,
             Self::Admin(_) => 76,
-            Self::Refused(_) => 1,
+            Self::Refused(_) | Self::Wrong(_) => 1,
+            Self::Store(OpenError::Locked { .. }) | Self::Care(CareError::Stopped) => 75,
+            Self::Store(OpenError::Io(error)) | Self::Care(CareError::Store(error)) => {
+                if error.source.kind() == io::ErrorKind::PermissionDenied { 77 } else { 74 }
+            }
             Self::Output(_) => 74,
+            Self::Store(_) | Self::Care(CareError::Malformed { .. }) => 78,
+            Self::Care(CareError::Pattern { .. } | CareError::NothingChosen) => 2,
         }
     }
 }

@@ -44,10 +44,14 @@ pub fn open_existing(layout: &Layout) -> Result<Opened, OpenError> {
 
 /// The id of a folder that is a store already.
 pub fn check_ours(layout: &Layout) -> Result<Option<String>, OpenError> {
-    let id = if layout.root.is_dir() { check_owner(layout)? } else { None };
-    match id {
-        None if !layout.store_json().is_file() => Err(OpenError::Missing(layout.root.clone())),
-        id => Ok(id),
+    let missing = || OpenError::Missing(layout.root.clone());
+    if !layout.root.is_dir() {
+        return Err(missing());
+    }
+    match check_owner(layout) {
+        Ok(None) if !layout.store_json().is_file() => Err(missing()),
+        Err(OpenError::NotOurs(_)) => Err(missing()),
+        owner => owner,
     }
 }
 

@@ -90,24 +90,22 @@ impl Store {
     }
 }
 
+/// Whether a text is a regular expression that requests take.
+pub fn check_pattern(pattern: &str) -> Result<(), CareError> {
+    regex::Regex::new(pattern).map(|_| ()).map_err(|error| {
+        // Its last line says what is wrong; those before it draw where.
+        let text = error.to_string();
+        let reason = text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        CareError::Pattern { pattern: pattern.to_owned(), reason }
+    })
+}
+
 /// None when there are none: everything is wanted.
 fn patterns(patterns: &[String]) -> Result<Option<RegexSet>, CareError> {
     if patterns.is_empty() {
         return Ok(None);
     }
-    for pattern in patterns {
-        regex::Regex::new(pattern).map_err(|error| CareError::Pattern {
-            pattern: pattern.clone(),
-            // Its last line says what is wrong; those before it draw where.
-            reason: error
-                .to_string()
-                .lines()
-                .last()
-                .unwrap_or_default()
-                .trim_start_matches("error: ")
-                .to_owned(),
-        })?;
-    }
+    patterns.iter().try_for_each(|pattern| check_pattern(pattern))?;
     let all = RegexSetBuilder::new(patterns).build();
     let too_large =
         |error: regex::Error| CareError::Pattern { pattern: patterns.join(","), reason: error.to_string() };

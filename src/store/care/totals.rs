@@ -184,6 +184,20 @@ pub struct Space {
 }
 
 impl Folder {
+    /// Counts what there is. Blocks for as long as a walk over all files takes.
+    pub fn usage(&self, pace: &Pace<'_>) -> Result<Usage, CareError> {
+        let mut usage = Usage::default();
+        for kind in Kind::BOTH {
+            for content in contents(&self.layout.contents(kind))? {
+                pace.step(0)?;
+                if let Some(stat) = stat(&content?.path)? {
+                    usage.of(kind).add(stat.length);
+                }
+            }
+        }
+        Ok(usage)
+    }
+
     /// Of the file system that the cache is on. Asks the kernel, not the disk.
     pub fn space(&self) -> Result<Space, CareError> {
         let root = &self.layout.root;

@@ -1,0 +1,88 @@
+//! `ociregistry check`
+
+use clap::Args;
+
+use super::{Error, GlobalOptions, print};
+use crate::store::Store;
+use crate::store::care::{Fault, Finding, Folder, Pace};
+
+const EXAMPLES: &str = "\
+Examples:
+  Is everything in the cache what it should be?
+    ociregistry check && echo yes
+
+  Put aside what is not; the next pull fetches it anew:
+    ociregistry check --repair
+
+Exit codes: 0 nothing is wrong, 1 something is or was.";
+
+/// Read the whole cache and hold every file against its digest
+///
+/// Finds files that are damaged, and references that lead nowhere. The daemon does the same by itself now and then
+/// ([check] every). Without --repair it reads only, and may be used while the daemon runs.
+#[derive(Args, Debug)]
+#[command(after_long_help = EXAMPLES)]
+pub struct Check {
+    /// Put aside what is wrong, in partial/*.bad for a day, and remove references that lead nowhere
+    #[arg(long)]
+    repair: bool,
+    /// Print the report as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Check {
+    pub fn run(self, global: &GlobalOptions) -> Result<(), Error> {
+        let path = global.image_path()?;
+        let mut printed = Ok(());
+        let mut tell = |finding: &Finding| {
+            if !self.json && printed.is_ok() {
+                printed = print(&line(finding));
+            }
+        };
+        let pace = Pace::free();
+        let report = if self.repair {
+            Store::open_existing(&path)?.check_and_repair(&pace, &mut tell)?
+        } else {
+            Folder::open(&path)?.check(&pace, &mut tell)?
+        };
+        printed?;
+        if self.json {
+            let json = serde_json::to_string_pretty(&report).map_err(|error| Error::Output(error.into()))?;
+            print(&format!("{json}\n"))?;
+        } else {
+            print(&format!("{report}\n"))?;
+            if let Some(orphans) =
+                report.orphans.filter(|orphans| orphans.blobs.files + orphans.manifests.files > 0)
+            {
+                print(&format!(
+                    "{} blobs and {} manifests are needed by no image, {} bytes: prune --blobs removes them\n",
+                    orphans.blobs.files,
+                    orphans.manifests.files,
+                    orphans.bytes()
+                ))?;
+            }
+        }
+        match report.wrong {
+            0 => Ok(()),
+            wrong => Err(Error::Wrong(wrong)),
+        }
+    }
+}
+
+fn line(Finding { fault, path, detail, repaired }: &Finding) -> String {
+    let what = match fault {
+        Fault::WrongContent => "wrong content",
+        Fault::Unreadable => "cannot be read",
+        Fault::Malformed => "no reference",
+        Fault::Dangling => "leads nowhere",
+        Fault::WrongSize => "wrong size",
+        Fault::Foreign => "not ours",
+    };
+    let done = match (fault, repaired) {
+        (Fault::WrongContent | Fault::Unreadable, true) => " (put aside)",
+        (_, true) => " (removed)",
+        _ => "",
+    };
+    format!("{}: {what}: {detail}{done}\n", path.display())
+}

@@ -1,0 +1,62 @@
+//! `ociregistry pin` and `ociregistry unpin`
+
+use clap::Args;
+
+use super::{Error, GlobalOptions, print};
+use crate::oci::Image;
+use crate::store::Store;
+use crate::store::care::PinAction;
+
+/// Keep images whatever is pruned
+///
+/// A pin holds for a name: where its tag moves, what it points to then is kept. What is not in the cache yet is kept
+/// once it is pulled. `ociregistry list --pinned` shows all pins.
+#[derive(Args, Debug)]
+pub struct Pin {
+    #[command(flatten)]
+    images: Images,
+}
+
+/// Let pinned images be pruned like others
+#[derive(Args, Debug)]
+pub struct Unpin {
+    #[command(flatten)]
+    images: Images,
+}
+
+#[derive(Args, Debug)]
+struct Images {
+    /// Images as in a pull, such as registry.k8s.io/pause:3.10, nginx or quay.io/team/a@sha256:…
+    #[arg(required = true, value_name = "IMAGE")]
+    images: Vec<Image>,
+}
+
+impl Pin {
+    pub fn run(self, global: &GlobalOptions) -> Result<(), Error> {
+        self.images.change(global, PinAction::Pin)
+    }
+}
+
+impl Unpin {
+    pub fn run(self, global: &GlobalOptions) -> Result<(), Error> {
+        self.images.change(global, PinAction::Unpin)
+    }
+}
+
+impl Images {
+    fn change(self, global: &GlobalOptions, action: PinAction) -> Result<(), Error> {
+        let store = Store::open_existing(&global.image_path()?)?;
+        for image in &self.images {
+            let report = store.pin(image, action)?;
+            let what = match (report.pinned, report.changed) {
+                (true, true) if !report.cached => "is pinned; it is not in the cache yet",
+                (true, true) => "is pinned",
+                (true, false) => "was pinned already",
+                (false, true) => "is not pinned any more",
+                (false, false) => "was not pinned",
+            };
+            print(&format!("{} {what}\n", report.image))?;
+        }
+        Ok(())
+    }
+}
