@@ -419,7 +419,8 @@ impl Store {
         tokio::task::spawn_blocking(move || store.evict(bytes)).await.unwrap_or(false)
     }
 
-    fn evict(&self, bytes: u64) -> bool {
+    /// The same, for who may block.
+    pub fn evict(&self, bytes: u64) -> bool {
         if !self.rules.load().evict {
             return false;
         }

@@ -1,0 +1,474 @@
+//! Looking after the cache of a real daemon: beside it, in it, and without it.
+
+#![allow(clippy::unwrap_used)] // A test may panic.
+
+mod support;
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use serde_json::Value;
+use support::client::{End, get};
+use support::daemon::{BINARY, Daemon, list};
+use support::layout::*;
+use support::process::{eventually, succeed, tied};
+use support::upstream::Upstream;
+
+fn manifest(repository: &str) -> String {
+    format!("/v2/{repository}/manifests/1?ns=docker.io")
+}
+
+fn blob(repository: &str, digest: &str) -> String {
+    format!("/v2/{repository}/blobs/{digest}?ns=docker.io")
+}
+
+/// All of it, as a client would.
+fn pull(daemon: &Daemon, repository: &str, image: &Image) {
+    assert_eq!(daemon.get(&manifest(repository)).is(200).body, *image.manifest.bytes);
+    for layer in image.blobs() {
+        assert!(daemon.get(&blob(repository, &layer.digest)).is(200).body == layer.bytes());
+    }
+}
+
+/// Waits until what was pulled is in its place.
+fn published(daemon: &Daemon, image: &Image) {
+    eventually("it is published", || {
+        image.blobs().all(|layer| daemon.blob(layer.hex()).exists())
+            && daemon.manifest(image.manifest.hex()).exists()
+            && list(&daemon.images().join("partial")).iter().all(|name| name.ends_with(".bad"))
+    });
+}
+
+fn run(daemon: &Daemon, args: &[&str]) -> Output {
+    let mut command = Command::new(BINARY);
+    command.arg("--config-file").arg(daemon.dir.path().join("ociregistry.toml")).args(args);
+    command.output().unwrap()
+}
+
+#[track_caller]
+fn ran(daemon: &Daemon, args: &[&str]) -> String {
+    let output = run(daemon, args);
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The files of a folder and below.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let paths = entries.map(|entry| entry.unwrap().path());
+    paths.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
+
+/// Nothing in this part of the cache was used for so long.
+fn unused_for(folder: &Path, days: u64) {
+    let time = SystemTime::now() - Duration::from_secs(days * 24 * 60 * 60);
+    for file in files(folder) {
+        File::open(file).unwrap().set_modified(time).unwrap();
+    }
+}
+
+/// Turns one bit.
+fn flip(path: &Path, at: u64) {
+    let file = File::options().read(true).write(true).open(path).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], at).unwrap();
+}
+
+#[test]
+fn a_list_beside_the_daemon_shows_what_was_pulled() {
+    let child = Image::small(1);
+    let index = index(OCI_INDEX, &[(&child.manifest, "amd64")]);
+    let mut layout = Layout::of("library/app", "", &child);
+    layout.add_manifest("library/app", "1", &index);
+    layout.add("team/other", "1", &Image::small(2));
+    let upstream = Upstream::start(layout);
+    let daemon = Daemon::of(&upstream);
+    assert_eq!(ran(&daemon, &["list"]), "");
+    daemon.get(&manifest("library/app")).is(200);
+    let by_digest = format!("/v2/library/app/manifests/{}?ns=docker.io", child.manifest.digest);
+    daemon.get(&by_digest).is(200);
+    daemon.get(&manifest("team/other")).is(200);
+    let rows = || ran(&daemon, &["list", "--sort", "name", "--short-digest"]);
+    eventually("all is listed", || rows().lines().count() == 3);
+
+    let text = rows();
+    let words: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+    let short = format!("sha256:{}", &child.manifest.hex()[..12]);
+    assert_eq!(words[0][..3], ["docker.io/library/app", &short, "image"]);
+    assert_eq!(words[1][..3], ["docker.io/library/app", "1", "list"]);
+    assert_eq!(words[2][..3], ["docker.io/team/other", "1", "image"]);
+    assert!(words.iter().all(|words| words.len() == 6 && words[3].contains('T') && words[4].contains('T')));
+    let header = ran(&daemon, &["list", "--header"]);
+    let titles: Vec<&str> = header.lines().next().unwrap().split_whitespace().collect();
+    assert_eq!(titles, ["IMAGE", "TAG/DIGEST", "TYPE", "CREATED", "PULLED", "SIZE(MB)"]);
+
+    let json = ran(&daemon, &["list", "--json", "--pattern", "nothing,app@"]);
+    let row: Value = serde_json::from_str(json.trim()).unwrap();
+    assert_eq!(row["digest"], child.manifest.digest);
+    let size: u64 = child.blobs().map(Blob::size).sum();
+    assert_eq!(row["size"], size + child.manifest.bytes.len() as u64);
+    assert_eq!((&row["type"], &row["pinned"]), (&Value::from("image"), &Value::from(false)));
+
+    published(&daemon, &child);
+    let blobs = ran(&daemon, &["list", "--blobs", "--sort", "size"]);
+    assert!(blobs.lines().next().unwrap().starts_with("sha256:"), "{blobs}");
+    assert!(child.blobs().all(|layer| blobs.contains(&layer.digest)));
+    let totals = ran(&daemon, &["list", "--totals"]);
+    assert!(totals.lines().last().unwrap().starts_with("3 listed; the cache holds "), "{totals}");
+}
+
+#[test]
+fn who_has_seen_enough_of_a_list_is_no_error() {
+    let daemon = Daemon::of(&Upstream::start(Layout::new()));
+    for n in 0..5000 {
+        fs::write(daemon.blob(&format!("{n:064x}")), "").unwrap();
+    }
+    let mut command = tied("sh");
+    command.arg("-c").arg(format!(
+        "{{ {BINARY} --image-path {} list --blobs; echo $? >&2; }} | head -n 1",
+        daemon.images().display()
+    ));
+    let output = command.output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "0\n");
+}
+
+#[test]
+fn what_writes_says_who_holds_the_cache() {
+    let daemon = Daemon::of(&Upstream::start(Layout::new()));
+    for args in [&["prune", "--blobs"][..], &["pin", "nginx"], &["unpin", "nginx"], &["check", "--repair"]] {
+        let output = run(&daemon, args);
+        assert_eq!(output.status.code(), Some(75), "{args:?}");
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(error.contains(&format!("in use by process {}", daemon.pid())), "{error}");
+    }
+    assert!(ran(&daemon, &["check"]).contains("nothing wrong"));
+}
+
+#[test]
+fn a_prune_takes_what_no_other_image_needs_and_the_next_pull_fetches_it_anew() {
+    let shared = Layer::of_noise(1, 20_000);
+    let images = [Image::new(vec![shared.clone(), Layer::of_noise(2, 20_000)]), Image::new(vec![shared])];
+    let mut layout = Layout::of("library/goes", "1", &images[0]);
+    layout.add("library/stays", "1", &images[1]);
+    let upstream = Upstream::start(layout);
+    let mut daemon = Daemon::with("tag_ttl = \"1h\"", &upstream);
+    pull(&daemon, "library/goes", &images[0]);
+    pull(&daemon, "library/stays", &images[1]);
+    assert!(daemon.terminate().success());
+    let before = files(&daemon.images());
+
+    let dry = ran(&daemon, &["prune", "--pattern", "/goes:", "--dry-run"]);
+    assert!(dry.starts_with("docker.io/library/goes:1\n"), "{dry}");
+    assert!(dry.contains("1 images would go with 1 manifests and 2 blobs"), "{dry}");
+    assert_eq!(files(&daemon.images()), before);
+    let done = ran(&daemon, &["prune", "--pattern", "/goes:"]);
+    assert_eq!(done, dry.replace("would go", "went").replace("would come", "came"));
+
+    let own: Vec<&Blob> = images[0].blobs().filter(|layer| !daemon.blob(layer.hex()).exists()).collect();
+    assert_eq!(own.len(), 2);
+    assert!(images[1].blobs().all(|layer| daemon.blob(layer.hex()).exists()));
+    assert!(!daemon.images().join("refs/docker.io/library/goes").exists());
+    daemon.proven();
+    upstream.forget();
+    daemon.start();
+    pull(&daemon, "library/stays", &images[1]);
+    assert!(upstream.seen().is_empty(), "{:?}", upstream.seen());
+    pull(&daemon, "library/goes", &images[0]);
+    assert!(own.iter().all(|layer| upstream.sent(&layer.digest) == layer.size()));
+    assert_eq!(upstream.sent(&images[1].layers[0].digest), 0);
+}
+
+#[test]
+fn dates_ages_and_sizes_choose_what_goes() {
+    let images: Vec<Image> = (1..=3).map(Image::small).collect();
+    let mut layout = Layout::new();
+    for (number, image) in images.iter().enumerate() {
+        layout.add(&format!("library/app-{number}"), "1", image);
+    }
+    let upstream = Upstream::start(layout);
+    let mut daemon = Daemon::of(&upstream);
+    for (number, image) in images.iter().enumerate() {
+        pull(&daemon, &format!("library/app-{number}"), image);
+    }
+    assert!(daemon.terminate().success());
+    for (number, days) in [(0, 5), (1, 50), (2, 20)] {
+        unused_for(&daemon.images().join(format!("refs/docker.io/library/app-{number}")), days);
+    }
+    let would_go = |args: &[&str]| {
+        let text = ran(&daemon, &[&["prune", "--dry-run"], args].concat());
+        let mut names: Vec<char> =
+            text.lines().filter_map(|line| line.strip_suffix(":1")?.chars().last()).collect();
+        names.sort();
+        names.into_iter().collect::<String>()
+    };
+    assert_eq!(would_go(&["--unused-for", "10d"]), "12");
+    assert_eq!(would_go(&["--unused-for", "10d", "--pattern", "app-2"]), "2");
+    assert_eq!(would_go(&["--unused-for", "60d"]), "");
+    // All were fetched just now.
+    assert_eq!(would_go(&["--older-than", "1h"]), "");
+    assert_eq!(would_go(&["--date", "2020-01-01T00:00:00"]), "");
+    assert_eq!(would_go(&["--date", "2100-01-01T00:00:00"]), "012");
+    // Each is a layer of some 20 kB and a little: the one that was not used for longest goes first.
+    assert_eq!(would_go(&["--keep-size", "100kB"]), "");
+    assert_eq!(would_go(&["--keep-size", "50kB"]), "1");
+    assert_eq!(would_go(&["--keep-size", "30kB"]), "12");
+    assert_eq!(would_go(&["--keep-size", "0"]), "012");
+    ran(&daemon, &["prune", "--keep-size", "30kB"]);
+    assert!(images[0].blobs().all(|layer| daemon.blob(layer.hex()).exists()));
+    assert_eq!(list(&daemon.images().join("blobs")).len(), 2);
+}
+
+#[test]
+fn rounds_take_what_is_old_while_pulls_go_on() {
+    let old = Image::small(1);
+    let pinned = Image::small(2);
+    let kept = Image::small(3);
+    let mut layout = Layout::of("library/old", "1", &old);
+    layout.add("library/pinned", "1", &pinned);
+    layout.add("team/kept", "1", &kept);
+    let live: Vec<Image> = (10..40).map(Image::small).collect();
+    for (number, image) in live.iter().enumerate() {
+        layout.add(&format!("live/app-{number}"), "1", image);
+    }
+    let upstream = Upstream::start(layout);
+    let mut daemon = Daemon::of(&upstream);
+    for (repository, image) in [("library/old", &old), ("library/pinned", &pinned), ("team/kept", &kept)] {
+        pull(&daemon, repository, image);
+    }
+    assert!(daemon.terminate().success());
+    unused_for(&daemon.images().join("refs"), 3);
+    assert_eq!(
+        ran(&daemon, &["pin", "pinned:1", "later:1"]),
+        "docker.io/library/pinned:1 is pinned\n\
+         docker.io/library/later:1 is pinned; it is not in the cache yet\n"
+    );
+    let rounds = "[prune]\nduration = \"1d\"\nfrequency = \"100ms\"\nkeep = [\"docker.io/team/*\"]\n";
+    let entry = support::daemon::entry("docker.io", &upstream);
+    daemon.configure(&format!("tag_ttl = \"1h\"\n{rounds}{entry}"));
+    upstream.forget();
+    daemon.start();
+    thread::scope(|scope| {
+        for part in 0..3 {
+            let (daemon, live) = (&daemon, &live);
+            scope.spawn(move || {
+                for (number, image) in live.iter().enumerate().skip(part * 10).take(10) {
+                    let repository = format!("live/app-{number}");
+                    pull(daemon, &repository, image);
+                    pull(daemon, &repository, image);
+                }
+            });
+        }
+        eventually("the old one is gone", || old.blobs().all(|layer| !daemon.blob(layer.hex()).exists()));
+    });
+    for (number, image) in live.iter().enumerate() {
+        pull(&daemon, &format!("live/app-{number}"), image);
+        let repository = format!("live/app-{number}/");
+        assert!(image.blobs().all(|layer| upstream.count("GET", &layer.digest) == 1), "{repository}");
+        assert_eq!(upstream.count("GET", &format!("{repository}manifests/")), 1);
+    }
+    let log = daemon.log();
+    assert!(log.contains("pruned 1 images: 1 manifests and 2 blobs"), "{log}");
+    for image in [&pinned, &kept] {
+        assert!(image.blobs().all(|layer| daemon.blob(layer.hex()).exists()), "{log}");
+    }
+    let shown = ran(&daemon, &["list", "--pinned"]);
+    assert!(shown.starts_with("docker.io/library/pinned"), "{shown}");
+    assert!(shown.ends_with("docker.io/library/later:1 is pinned and not in the cache\n"), "{shown}");
+    assert!(daemon.terminate().success());
+    daemon.proven();
+}
+
+/// A file system in memory, mounted until dropped.
+struct Disk(PathBuf);
+
+impl Disk {
+    fn of(mebibytes: u64, at: &Path) -> Self {
+        fs::create_dir_all(at).unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("size={mebibytes}m"), "none"]).arg(at);
+        succeed(mount);
+        Self(at.to_owned())
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_disk_that_gets_full_loses_what_was_not_used_for_longest() {
+    let images: Vec<Image> = (1..=4).map(|seed| Image::of_size(seed, 20 * MIB)).collect();
+    let mut layout = Layout::new();
+    for (number, image) in images.iter().enumerate() {
+        layout.add(&format!("library/app-{number}"), "1", image);
+    }
+    let upstream = Upstream::start(layout);
+    // The rounds come once an hour: what is seen here comes of the disk.
+    let mut daemon = Daemon::with("[prune]\nmin_free = \"30%\"", &upstream);
+    daemon.terminate();
+    fs::remove_dir_all(daemon.images()).unwrap();
+    let disk = Disk::of(100, &daemon.images());
+    daemon.start();
+    for number in [0, 1, 2] {
+        pull(&daemon, &format!("library/app-{number}"), &images[number]);
+        published(&daemon, &images[number]);
+    }
+    assert!(daemon.terminate().success());
+    for (number, days) in [(0, 2), (1, 9), (2, 5)] {
+        unused_for(&daemon.images().join(format!("refs/docker.io/library/app-{number}")), days);
+    }
+    daemon.start();
+    // 40 MiB are free; with this one it is 20, and 32 have to be.
+    pull(&daemon, "library/app-3", &images[3]);
+    let gone = |number: usize| images[number].blobs().all(|layer| !daemon.blob(layer.hex()).exists());
+    eventually("the one that was not used for longest is gone", || gone(1));
+    eventually("the round is over", || daemon.log().contains("pruned 1 images"));
+    for number in [0, 2, 3] {
+        assert!(images[number].blobs().all(|layer| daemon.blob(layer.hex()).exists()), "{number}");
+    }
+    assert!(daemon.terminate().success());
+    daemon.proven();
+    drop(disk);
+}
+
+#[test]
+fn a_turned_bit_is_found_put_aside_and_fetched_anew() {
+    let image = Image::new(vec![Layer::random(1, 5 * MIB), Layer::of_noise(2, 20_000)]);
+    let upstream = Upstream::start(Layout::of("library/app", "1", &image));
+    let mut daemon = Daemon::with("tag_ttl = \"1h\"", &upstream);
+    pull(&daemon, "library/app", &image);
+    published(&daemon, &image);
+    let layer = &image.layers[0];
+    flip(&daemon.blob(layer.hex()), 3 * MIB);
+
+    // Looking changes nothing, and goes on beside the daemon.
+    let output = run(&daemon, &["check"]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains(&format!("blobs/{}: wrong content", layer.hex())), "{text}");
+    let json: Value = serde_json::from_slice(&run(&daemon, &["check", "--json"]).stdout).unwrap();
+    assert_eq!((&json["wrong"], &json["findings"][0]["fault"]), (&1.into(), &"wrong_content".into()));
+    assert!(daemon.blob(layer.hex()).exists());
+
+    assert!(daemon.terminate().success());
+    assert_eq!(run(&daemon, &["check", "--repair"]).status.code(), Some(1));
+    assert!(daemon.images().join(format!("partial/{}.bad", layer.hex())).exists());
+    assert!(ran(&daemon, &["check"]).contains("nothing wrong"));
+    upstream.forget();
+    daemon.start();
+    pull(&daemon, "library/app", &image);
+    assert_eq!(upstream.sent(&layer.digest), layer.size());
+    published(&daemon, &image);
+    daemon.proven();
+}
+
+#[test]
+fn the_daemon_checks_its_cache_in_idle_time_and_remembers_when() {
+    let image = Image::new(vec![Layer::random(1, 2 * MIB)]);
+    let upstream = Upstream::start(Layout::of("library/app", "1", &image));
+    let mut daemon = Daemon::with("tag_ttl = \"1h\"\n[check]\nevery = \"1s\"", &upstream);
+    pull(&daemon, "library/app", &image);
+    let layer = &image.layers[0];
+    eventually("it is published", || daemon.blob(layer.hex()).exists());
+    let check = daemon.images().join("check.json");
+    eventually("a check is over", || check.exists());
+    let policies = |name: &str| -> Vec<String> {
+        let tasks = fs::read_dir(format!("/proc/{}/task", daemon.pid())).unwrap();
+        let stats = tasks.filter_map(|task| fs::read_to_string(task.unwrap().path().join("stat")).ok());
+        let named = stats.filter(|stat| stat.contains(&format!("({name})")));
+        // Field 41, counted from behind the name.
+        named.map(|stat| stat.rsplit(") ").next().unwrap().split(' ').nth(38).unwrap().to_owned()).collect()
+    };
+    assert_eq!(policies("check"), ["5"], "SCHED_IDLE");
+    assert_eq!(policies("publish"), ["0"]);
+
+    flip(&daemon.blob(layer.hex()), MIB);
+    eventually("it is put aside", || !daemon.blob(layer.hex()).exists());
+    eventually("it is told", || daemon.log().contains("1 wrong, 1 of them repaired"));
+    upstream.forget();
+    pull(&daemon, "library/app", &image);
+    assert_eq!(upstream.sent(&layer.digest), layer.size());
+    assert!(daemon.terminate().success());
+
+    // Not every start is followed by a check: what counts is when the last one was.
+    let report: Value = serde_json::from_slice(&fs::read(&check).unwrap()).unwrap();
+    assert!(report["finished"].is_string() && report["checked"]["blobs"]["files"].is_u64(), "{report}");
+    daemon.configure(&format!("[check]\nevery = \"1d\"\n{}", support::daemon::entry("docker.io", &upstream)));
+    fs::write(daemon.dir.path().join("log"), "").unwrap();
+    daemon.start();
+    thread::sleep(Duration::from_secs(3));
+    assert!(!daemon.log().contains("checked "), "{}", daemon.log());
+}
+
+#[test]
+fn a_blob_that_is_too_short_is_fetched_anew_before_it_is_served() {
+    let image = Image::new(vec![Layer::random(1, 2 * MIB), Layer::of_noise(2, 20_000)]);
+    let upstream = Upstream::start(Layout::of("library/app", "1", &image));
+    let mut daemon = Daemon::with("tag_ttl = \"1h\"", &upstream);
+    for restarted in [false, true] {
+        pull(&daemon, "library/app", &image);
+        published(&daemon, &image);
+        if restarted {
+            daemon.restart();
+        }
+        for layer in &image.layers {
+            let file = File::options().write(true).open(daemon.blob(layer.hex())).unwrap();
+            file.set_len(layer.size() / 2).unwrap();
+        }
+        upstream.forget();
+        pull(&daemon, "library/app", &image);
+        assert!(image.layers.iter().all(|layer| upstream.sent(&layer.digest) == layer.size()));
+        eventually("it is there again", || {
+            image.layers.iter().all(|layer| daemon.blob(layer.hex()).exists())
+        });
+        for layer in &image.layers {
+            fs::remove_file(daemon.images().join(format!("partial/{}.bad", layer.hex()))).unwrap();
+        }
+        daemon.proven();
+    }
+}
+
+#[test]
+fn a_size_that_a_manifest_gets_wrong_costs_no_good_blob() {
+    let image = Image::small(1);
+    let layer = &image.layers[0];
+    let text = String::from_utf8(image.manifest.bytes.to_vec()).unwrap();
+    let wrong = text.replace(&format!("\"size\": {}", layer.size()), "\"size\": 5");
+    assert_ne!(text, wrong);
+    let mut layout = Layout::of("library/app", "1", &image);
+    layout.add_manifest("library/wrong", "1", &Manifest::new(OCI_MANIFEST, wrong));
+    let upstream = Upstream::start(layout);
+    let daemon = Daemon::with("prefetch = \"none\"", &upstream);
+    pull(&daemon, "library/app", &image);
+    published(&daemon, &image);
+    daemon.get(&manifest("library/wrong")).is(200);
+    upstream.forget();
+    assert!(daemon.get(&blob("library/app", &layer.digest)).is(200).body == layer.bytes());
+    assert_eq!(upstream.sent(&layer.digest), 0);
+    assert!(!list(&daemon.images().join("partial")).iter().any(|name| name.ends_with(".bad")));
+}
+
+#[test]
+fn a_blob_that_breaks_off_while_it_is_sent_is_cut_and_the_next_request_gets_all_of_it() {
+    let image = Image::of_size(1, 64 * MIB);
+    let upstream = Upstream::start(Layout::of("library/app", "1", &image));
+    let daemon = Daemon::of(&upstream);
+    pull(&daemon, "library/app", &image);
+    published(&daemon, &image);
+    let layer = &image.layers[0];
+    let mut stream = get(&blob("library/app", &layer.digest)).open(daemon.addr);
+    stream.read_to(MIB);
+    let file = File::options().write(true).open(daemon.blob(layer.hex())).unwrap();
+    file.set_len(40 * MIB).unwrap();
+    assert_eq!(stream.whole().end, End::Short);
+    eventually("it is put aside", || !daemon.blob(layer.hex()).exists());
+    let whole = daemon.get(&blob("library/app", &layer.digest)).is(200);
+    assert!(whole.body == layer.bytes());
+}
