@@ -55,12 +55,8 @@ impl Daemon {
 
     /// Puts so many empty files under `blobs/` and `img/`, named as theirs are.
     pub fn fill(&self, blobs: usize, manifests: usize) {
-        for (folder, count) in [("blobs", blobs), ("img", manifests)] {
-            for number in 0..count {
-                std::fs::File::create(self.cache.join(folder).join(format!("{number:064x}")))
-                    .expect("make a file");
-            }
-        }
+        crate::full::fill(&self.cache.join("blobs"), blobs);
+        crate::full::fill(&self.cache.join("img"), manifests);
     }
 
     /// A figure of /proc/<pid>/status, in bytes.

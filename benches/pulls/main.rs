@@ -2,8 +2,10 @@
 //! pull straight from the same upstream. Every figure is the median of five runs, ours and the peer's in turn; only the ratios mean anything
 //! on another machine.
 
+mod care;
 mod content;
 mod daemon;
+mod full;
 mod load;
 mod nginx;
 mod relay;
@@ -26,10 +28,16 @@ fn main() {
     let wanted = |name: &str| only.is_empty() || only.iter().any(|part| part == name);
     let folder = tempfile::Builder::new().prefix("ociregistry-bench-").tempdir().expect("a temporary folder");
 
+    let mut table = Table::default();
+    if wanted("care") {
+        care::care(&mut table);
+    }
+    if only == ["care"] {
+        return table.print();
+    }
     let content = Content::make();
     let upstream = upstream::start(&content);
     let nginx = Nginx::of_files(&folder.path().join("nginx"), &content);
-    let mut table = Table::default();
 
     if wanted("cached") {
         cached(folder.path(), &content, upstream, nginx.address, &mut table);

@@ -8,7 +8,7 @@ pub struct Table {
     rows: Vec<[String; 5]>,
 }
 
-fn median(mut figures: Vec<f64>) -> f64 {
+pub fn median(mut figures: Vec<f64>) -> f64 {
     figures.sort_by(f64::total_cmp);
     figures[figures.len() / 2]
 }
