@@ -32,14 +32,17 @@ pub fn care(table: &mut Table) {
     let mut row = |name: &str, args: &[&str], seconds: f64, megabytes: f64| {
         let runs: Vec<_> = (0..3).map(|_| run(&cache, args)).collect();
         table.bound(&format!("{name}, s"), median(runs.iter().map(|run| run.0).collect()), seconds);
-        table.bound(&format!("{name}, peak MB"), median(runs.iter().map(|run| run.1 / 1e6).collect()), megabytes);
+        table.bound(
+            &format!("{name}, peak MB"),
+            median(runs.iter().map(|run| run.1 / 1e6).collect()),
+            megabytes,
+        );
     };
     row("list of 100,000 images", &["list"], 5.0, 64.0);
     row("list of 100,000 images, sorted", &["list", "--sort", "pulled"], 6.0, 64.0);
     row("prune --dry-run beside 1,000,000 blobs", &["prune", "--blobs", "--dry-run"], 30.0, 47.0);
-    let size: usize = fs::read_dir(cache.join("img")).map_or(0, |all| {
-        all.filter_map(|one| Some(one.ok()?.metadata().ok()?.len() as usize)).sum()
-    });
+    let size: usize = fs::read_dir(cache.join("img"))
+        .map_or(0, |all| all.filter_map(|one| Some(one.ok()?.metadata().ok()?.len() as usize)).sum());
     let each = (size + IMAGES * BLOBS * TINY) / IMAGES;
     let keep = format!("{}B", (IMAGES - VICTIMS) * each);
     row(
@@ -121,7 +124,11 @@ fn fill(cache: &Path) {
             fs::create_dir_all(path.parent().expect("a folder")).expect("make a folder");
             fs::write(&path, json.to_string()).expect("write a reference");
             let used = begun + Duration::from_secs(number as u64);
-            File::options().write(true).open(&path).and_then(|file| file.set_modified(used)).expect("set a time");
+            File::options()
+                .write(true)
+                .open(&path)
+                .and_then(|file| file.set_modified(used))
+                .expect("set a time");
         }
     }
 }

@@ -176,7 +176,7 @@ impl<'a> Check<'a> {
         }
         for repository in repositories(&self.folder.layout)? {
             let repository = repository?;
-            for which in Which::BOTH {
+            for which in Which::REFERENCES {
                 self.references(&repository, which)?;
             }
         }

@@ -1,5 +1,6 @@
 //! Pruning: mark, choose, sweep. The module's doc says what is promised to pulls that go on beside it.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,7 +19,7 @@ use super::reach::{self, Reached};
 use super::totals::Tally;
 use super::walk::{Content, Repository, Which, contents, repositories, seconds, stat};
 use super::{CareError, patterns};
-use crate::oci::{Digest, Image, Name, Reference};
+use crate::oci::{Digest, Image, Name, Reference, Subject};
 use crate::store::open::sweep_set_aside;
 use crate::store::publish::lock;
 use crate::store::{Kind, Store, StoreError};
@@ -237,6 +238,23 @@ fn fits(request: &PruneRequest, wanted: &Option<RegexSet>, candidate: &Candidate
         && wanted.as_ref().is_none_or(|wanted| wanted.is_match(&candidate.image.to_string()))
 }
 
+/// What stays of a repository.
+#[derive(Default)]
+struct Left {
+    any: bool,
+    /// By digest.
+    manifests: HashSet<u64>,
+}
+
+impl Left {
+    fn add(&mut self, reference: &Reference) {
+        self.any = true;
+        if let Reference::Digest(digest) = reference {
+            self.manifests.insert(digest.prefix());
+        }
+    }
+}
+
 /// Removes what the mark left over.
 struct Sweep<'a> {
     store: &'a Store,
@@ -258,14 +276,20 @@ impl Sweep<'_> {
     fn names(&mut self, tell: &mut dyn FnMut(&Image)) -> Result<(), CareError> {
         for repository in repositories(&self.store.layout)? {
             let repository = repository?;
+            let mut left = Left::default();
             let mut removed = false;
-            for which in Which::BOTH {
+            for which in Which::REFERENCES {
                 for entry in repository.names(which)? {
                     self.pace.step(0)?;
                     let (reference, path) = entry?;
-                    removed |= self.name(&repository, reference, &path, tell)?;
+                    if self.name(&repository, &reference, &path, tell)? {
+                        removed = true;
+                    } else {
+                        left.add(&reference);
+                    }
                 }
             }
+            removed |= self.lists(&repository, &left)?;
             if removed && !self.dry_run {
                 self.remove_folders(&repository);
             }
@@ -276,15 +300,15 @@ impl Sweep<'_> {
     fn name(
         &mut self,
         repository: &Repository,
-        reference: Reference,
+        reference: &Reference,
         path: &Path,
         tell: &mut dyn FnMut(&Image),
     ) -> Result<bool, CareError> {
-        let key = self.store.guard.keys.name(&repository.name, &reference);
+        let key = self.store.guard.keys.name(&repository.name, reference);
         if !self.mark.keepers.of(key).is_some_and(|keeper| self.goes(keeper)) {
             return Ok(false);
         }
-        let image = Image { name: repository.name.clone(), reference };
+        let image = Image { name: repository.name.clone(), reference: reference.clone() };
         match self.remove(key, path)? {
             Removal::Removed => {}
             Removal::Spared => {
@@ -301,6 +325,38 @@ impl Sweep<'_> {
             tell(&image);
         }
         Ok(true)
+    }
+
+    /// A repository's lists: that of its tags goes with its last name, that of what refers to a manifest with that.
+    fn lists(&mut self, repository: &Repository, left: &Left) -> Result<bool, CareError> {
+        let (store, name) = (self.store, &repository.name);
+        let mut removed = false;
+        if !left.any && self.list(store.guard.keys.list(name, None), &store.layout.tag_list(name))? {
+            store.tag_lists.remove(name);
+            removed = true;
+        }
+        for entry in repository.names(Which::Referrers)? {
+            self.pace.step(0)?;
+            let (Reference::Digest(digest), path) = entry? else { continue };
+            if left.manifests.contains(&digest.prefix()) {
+                continue;
+            }
+            if self.list(store.guard.keys.list(name, Some(&digest)), &path)? {
+                store.referrers.remove(&Subject { name: name.clone(), digest });
+                removed = true;
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Whether a list went.
+    fn list(&self, key: u64, path: &Path) -> Result<bool, CareError> {
+        match stat(path)? {
+            Some(stat) if stat.changed < self.spare_since && !self.dry_run => {
+                Ok(self.remove(key, path)? == Removal::Removed)
+            }
+            _ => Ok(false),
+        }
     }
 
     /// `img/` or `blobs/`: what no image leads to that stays.
@@ -369,7 +425,7 @@ impl Sweep<'_> {
         // The publisher makes a folder and renames into it under this.
         let _files = self.store.guard.files();
         let root = self.store.layout.references();
-        let inner = Which::BOTH.map(|which| repository.folder(which));
+        let inner = Which::ALL.map(|which| repository.folder(which));
         for folder in inner.iter().map(|folder| &**folder) {
             let _ = fs::remove_dir(folder);
         }

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Mutex;
 
+use nix::sys::statvfs::statvfs;
 use serde::{Deserialize, Serialize};
 
 use super::pace::Pace;
@@ -10,7 +11,7 @@ use super::walk::{Stat, contents, stat};
 use super::{CareError, Folder};
 use crate::oci::Digest;
 use crate::store::publish::lock;
-use crate::store::{Kind, Store};
+use crate::store::{Kind, Store, StoreError};
 
 /// So many files of so many bytes together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -201,12 +202,9 @@ impl Folder {
     /// Of the file system that the cache is on. Asks the kernel, not the disk.
     pub fn space(&self) -> Result<Space, CareError> {
         let root = &self.layout.root;
-        let found = rustix::fs::statvfs(root).map_err(|errno| {
-            crate::store::StoreError::on("look at the file system of", root)(errno.into())
-        })?;
-        Ok(Space {
-            total: found.f_blocks.saturating_mul(found.f_frsize),
-            free: found.f_bavail.saturating_mul(found.f_frsize),
-        })
+        let found = statvfs(root)
+            .map_err(|errno| StoreError::on("look at the file system of", root)(errno.into()))?;
+        let bytes = |blocks: u64| blocks.saturating_mul(found.fragment_size());
+        Ok(Space { total: bytes(found.blocks()), free: bytes(found.blocks_available()) })
     }
 }

@@ -149,27 +149,31 @@ fn name(parts: &[String]) -> Option<Name> {
     Some(Name { registry: registry.parse().ok()?, repository: repository.join("/").parse().ok()? })
 }
 
-/// Which references of a repository.
+/// Which files of a repository.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Which {
     Tags,
     Manifests,
+    /// Lists, by what they refer to; no references themselves.
+    Referrers,
 }
 
 impl Which {
-    pub const BOTH: [Self; 2] = [Self::Tags, Self::Manifests];
+    pub const REFERENCES: [Self; 2] = [Self::Tags, Self::Manifests];
+    pub const ALL: [Self; 3] = [Self::Tags, Self::Manifests, Self::Referrers];
 
     fn folder(self) -> &'static str {
         match self {
             Self::Tags => "_tags",
             Self::Manifests => "_manifests",
+            Self::Referrers => "_referrers",
         }
     }
 
     fn parse(self, name: &str) -> Option<Reference> {
         match self {
             Self::Tags => name.parse().ok().map(Reference::Tag),
-            Self::Manifests => Digest::from_hex(name).ok().map(Reference::Digest),
+            Self::Manifests | Self::Referrers => Digest::from_hex(name).ok().map(Reference::Digest),
         }
     }
 }

@@ -322,3 +322,40 @@ fn what_was_used_or_came_within_the_hour_is_spared_by_rounds() {
     prune(&store, &only_garbage());
     assert!(!cache.has_manifest(&young) && cache.files("blobs").is_empty());
 }
+
+#[test]
+fn lists_go_with_what_they_are_of() {
+    use crate::oci::{Referrers, Subject, TagList};
+    use crate::store::Kept;
+    let cache = Cache::new();
+    let goes = cache.pulled("quay.io/goes:1", &[b"1"], 9000);
+    let stays = cache.pulled("quay.io/stays:1", &[b"2"], 9000);
+    let store = cache.open();
+    let subject = |name: &str, bytes: &[u8]| Subject { name: image(name).name, digest: digest(bytes) };
+    let subjects = [
+        subject("quay.io/goes", &goes),
+        subject("quay.io/stays", &stays),
+        subject("quay.io/stays", b"another"),
+    ];
+    for subject in &subjects {
+        let tags = Arc::new(Kept::now(TagList::parse("[\"1\"]").unwrap()));
+        wait(store.publish_tag_list(&subject.name, tags));
+        let referrers = Referrers::parse(br#"{"schemaVersion":2,"manifests":[]}"#).unwrap();
+        wait(store.publish_referrers(subject, Arc::new(Kept::now(referrers))));
+    }
+    let round = PruneRequest { spare_recent: true, ..only_garbage() };
+    prune(&store, &round);
+    assert_eq!(cache.files("refs").len(), 4 + 2 + 3, "{:?}", cache.files("refs"));
+    let request = PruneRequest { patterns: vec!["/goes:".to_owned()], ..PruneRequest::default() };
+    prune(&store, &PruneRequest { dry_run: true, ..request.clone() });
+    assert_eq!(cache.files("refs").len(), 4 + 2 + 3);
+    prune(&store, &request);
+    let layout = cache.folder().layout;
+    assert!(!cache.path("refs/quay.io/goes").exists());
+    assert!(layout.tag_list(&subjects[1].name).exists() && layout.referrers(&subjects[1]).exists());
+    assert!(!layout.referrers(&subjects[2]).exists());
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    assert!(runtime.block_on(store.tag_list(&subjects[0].name)).is_none());
+    assert!(runtime.block_on(store.referrers(&subjects[2])).is_none());
+    assert!(runtime.block_on(store.referrers(&subjects[1])).is_some());
+}
