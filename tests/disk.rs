@@ -11,6 +11,7 @@ use std::thread;
 
 use support::client::{End, get};
 use support::daemon::{Daemon, list};
+use support::failing::FailingFile;
 use support::layout::*;
 use support::multipart;
 use support::process::{eventually, succeed};
@@ -257,4 +258,34 @@ fn more_clients_than_may_pass_at_once_are_served_in_turn() {
             });
         }
     });
+}
+
+#[test]
+fn a_file_that_fails_in_its_middle_is_fetched_anew() {
+    needs!("mount");
+    if !Path::new("/dev/fuse").exists() {
+        return support::skip::report("a_file_that_fails_in_its_middle_is_fetched_anew", "no /dev/fuse");
+    }
+    let image = Image::of_size(9, 8 * MIB);
+    let blob = &image.layers[0];
+    let upstream = Upstream::start(Layout::of("library/app", "1", &image));
+    let daemon = Daemon::of(&upstream);
+    let target = format!("/v2/library/app/blobs/{}?ns=docker.io", blob.digest);
+    daemon.get(&target).is(200);
+    eventually("it is kept", || daemon.blob(blob.hex()).exists());
+    let failing = FailingFile::of(blob, 3 * MIB);
+    failing.replace(&daemon.blob(blob.hex()));
+    upstream.forget();
+    let got = daemon.get(&target);
+    assert_eq!((got.status(), got.end), (200, End::Short));
+    assert!(got.body == blob.slice(0, got.body.len() as u64));
+    // As containerd, podman and docker go on.
+    let rest = daemon.send(get(&target).range(&format!("bytes={}-", got.body.len()))).is(206);
+    assert!([got.body, rest.body].concat() == blob.bytes());
+    assert_eq!(upstream.count("GET", &blob.digest), 1);
+    eventually("the good one is in its place", || {
+        std::fs::symlink_metadata(daemon.blob(blob.hex())).is_ok_and(|found| found.is_file())
+    });
+    drop(failing);
+    assert!(daemon.get(&target).is(200).body == blob.bytes());
 }

@@ -6,6 +6,7 @@
 pub mod client;
 pub mod curl;
 pub mod daemon;
+pub mod failing;
 pub mod http2;
 pub mod layout;
 pub mod multipart;
