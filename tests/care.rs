@@ -283,6 +283,25 @@ fn rounds_take_what_is_old_while_pulls_go_on() {
     daemon.proven();
 }
 
+#[test]
+fn a_reload_changes_what_rounds_take() {
+    let image = Image::small(1);
+    let upstream = Upstream::start(Layout::of("library/app", "1", &image));
+    let mut daemon = Daemon::with("tag_ttl = \"1h\"", &upstream);
+    pull(&daemon, "library/app", &image);
+    published(&daemon, &image);
+    // What was used is written down at the end.
+    daemon.restart();
+    unused_for(&daemon.images().join("refs"), 3);
+    let rounds = "[prune]\nduration = \"2d\"\nfrequency = \"100ms\"\n";
+    daemon.configure(&format!("{rounds}{}", support::daemon::entry("docker.io", &upstream)));
+    daemon.process().signal(nix::sys::signal::Signal::SIGHUP);
+    eventually("it is gone", || image.blobs().all(|layer| !daemon.blob(layer.hex()).exists()));
+    upstream.forget();
+    pull(&daemon, "library/app", &image);
+    assert_eq!(upstream.count("GET", "/manifests/"), 1);
+}
+
 /// A file system in memory, mounted until dropped.
 struct Disk(PathBuf);
 

@@ -23,6 +23,8 @@ pub fn run(shared: &Shared) {
     while !shared.is_over() {
         let prune = shared.settings.load().0.clone();
         let now = Instant::now();
+        // A reload may have made it shorter.
+        next = next.min(now + prune.frequency);
         let due = now >= next;
         if due || now >= patient_until && missing(shared, &prune).is_some_and(|bytes| bytes > 0) {
             match round(shared, &prune, due) {
