@@ -5,15 +5,17 @@
 mod support;
 
 use std::fs::Permissions;
+use std::io::Read;
 use std::net::SocketAddr;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::Command;
 
 use nix::fcntl::OFlag;
 use nix::sys::ptrace;
+use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::{Group, Pid, User};
-use support::client::get;
+use support::client::{connect, get};
 use support::daemon::{BINARY, Daemon};
 use support::process::{Process, eventually, free_port, tied};
 use support::systemd::Manager;
@@ -33,6 +35,20 @@ fn systemd_hears_of_readiness_once_requests_are_answered_and_of_the_end() {
     let stopping = manager.next();
     assert_eq!(stopping[0], "STOPPING=1");
     assert!(stopping.iter().any(|line| line.starts_with("EXTEND_TIMEOUT_USEC=")), "{stopping:?}");
+}
+
+#[test]
+fn a_request_on_its_way_when_the_end_comes_is_answered_and_is_the_last() {
+    let mut daemon = Daemon::configured("");
+    let connection = connect(daemon.addr);
+    // The one behind it in line was answered: it was let in.
+    get("/v2/").send(daemon.addr).is(200);
+    daemon.process().signal(Signal::SIGTERM);
+    eventually("it is told", || daemon.log().contains("server is ending"));
+    let (answer, mut connection) = get("/v2/").open_on(connection, "host").whole_and_connection();
+    answer.is(200);
+    assert_eq!(connection.read(&mut [0]).unwrap(), 0);
+    assert!(daemon.process().wait().success());
 }
 
 /// The thread of that name.

@@ -105,7 +105,7 @@ pub fn serve(
     let pull = Pull::new(settings.clone(), store.clone(), upstreams, runtime.handle().clone());
     let (shut_down, shutdown) = channel::channel(false);
     let responder = Arc::new(Responder::new(pull.clone(), settings, own_names(&sockets.pull), via));
-    let server = Server::start(responder.clone(), threads, tls, shutdown.clone())?;
+    let server = Server::start(responder.clone(), threads, tls)?;
     let health = Arc::new(Health::new(store.clone(), server.probe(), shutdown.clone()));
     let banner = banner(settings, &reached);
     let gauges = Arc::new(Gauges {

@@ -35,6 +35,9 @@ const BUFFER: usize = 64 << 10;
 /// Bytes read to see which protocol it is; a request seldom has more.
 const FIRST: usize = 4096;
 
+/// How long a connection that is told to finish has for its first request.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
+
 /// Requests at once on one connection.
 const STREAMS: u32 = 100;
 
@@ -65,19 +68,11 @@ pub struct Common {
 /// Serves a connection until it ends, or is told to.
 pub async fn serve(connection: Connection, common: Common, activity: Rc<Activity>) {
     let Ok((stream, client)) = connection.open() else { return };
-    let secured = tokio::select! {
-        biased;
-        _ = activity.ordered() => return,
-        secured = secure(stream, client, &common.tls, &activity) => secured,
-    };
-    let Some(mut stream) = secured else { return };
+    let secured = beginning(&activity, secure(stream, client, &common.tls, &activity)).await;
+    let Some(mut stream) = secured.flatten() else { return };
     let mut first = Vec::with_capacity(FIRST);
-    let protocol = tokio::select! {
-        biased;
-        _ = activity.ordered() => None,
-        protocol = look(&mut stream, &mut first, &activity) => protocol.ok(),
-    };
-    let stream = match protocol {
+    let protocol = beginning(&activity, look(&mut stream, &mut first, &activity)).await;
+    let stream = match protocol.and_then(Result::ok) {
         Some(Protocol::Http1) => {
             let socket = Socket::new(stream, first.into(), activity.clone());
             serve_http1(&socket, client, common, &activity).await;
@@ -99,6 +94,23 @@ pub async fn serve(connection: Connection, common: Common, activity: Rc<Activity
     if let Some(stream) = stream {
         stream.close().await;
     }
+}
+
+/// What comes before the first request. When we end meanwhile, that may be on its way: it is waited for a little, is
+/// answered, and is the last. None: it did not come.
+async fn beginning<T>(activity: &Activity, work: impl Future<Output = T>) -> Option<T> {
+    let mut work = pin!(work);
+    let order = tokio::select! {
+        biased;
+        done = &mut work => return Some(done),
+        order = activity.ordered() => order,
+    };
+    if order == Order::Cut {
+        return None;
+    }
+    let done = tokio::time::timeout(FIRST_REQUEST, work).await.ok()?;
+    activity.order(order);
+    Some(done)
 }
 
 /// The stream as it is, or in TLS where that is spoken. None: the client could not, and was told.
@@ -191,17 +203,18 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
     let mut connection = pin!(connection);
     loop {
         tokio::select! {
+            // It comes first: told to finish before it has read the request that is there, it would not answer that.
             biased;
-            order = activity.ordered() => match order {
-                Order::Finish => finish(connection.as_mut()),
-                Order::Cut => return tracing::debug!(%client, "connection was too slow"),
-            },
             ended = connection.as_mut() => {
                 if let Err(error) = ended {
                     tracing::debug!(%client, %error, "connection ended");
                 }
                 return;
             }
+            order = activity.ordered() => match order {
+                Order::Finish => finish(connection.as_mut()),
+                Order::Cut => return tracing::debug!(%client, "connection was too slow"),
+            },
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
@@ -35,6 +36,8 @@ const DRAIN: Duration = Duration::from_secs(10);
 /// Threads that serve, fed by [`accept`](Server::accept).
 pub struct Server {
     workers: Vec<Worker>,
+    /// Turns true when no more connections are dealt out.
+    dealt: watch::Sender<bool>,
     tls: Arc<ArcSwapOption<ServerConfig>>,
     /// One permit a connection.
     room: Arc<Semaphore>,
@@ -62,14 +65,14 @@ pub struct Admitted {
 }
 
 impl Server {
-    /// Starts `threads` threads. They end when `shutdown` turns true and what runs has ended, or 10 s after. With
-    /// `tls`, that is spoken on TCP.
+    /// Starts `threads` threads. They end when accepting has and what runs has too, or 10 s after. With `tls`, that
+    /// is spoken on TCP.
     pub fn start(
         responder: Arc<Responder>,
         threads: usize,
         tls: Option<Arc<ServerConfig>>,
-        shutdown: watch::Receiver<bool>,
     ) -> io::Result<Self> {
+        let (dealt, all_dealt) = watch::channel(false);
         let places = limits::connections();
         let room = Arc::new(Semaphore::new(places));
         let tls = Arc::new(ArcSwapOption::new(tls));
@@ -77,17 +80,17 @@ impl Server {
         let workers = (0..threads.max(1)).map(|number| {
             let (connections, incoming) = mpsc::unbounded_channel();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let (common, room, shutdown) = (common.clone(), room.clone(), shutdown.clone());
+            let (common, room, all_dealt) = (common.clone(), room.clone(), all_dealt.clone());
             let work = move || {
                 let tasks = LocalSet::new();
-                runtime.block_on(tasks.run_until(serve(incoming, common, room, shutdown)));
+                runtime.block_on(tasks.run_until(serve(incoming, common, room, all_dealt)));
                 // What still runs has had its time; a read that hangs on a disk must not keep us.
                 runtime.shutdown_background();
             };
             let thread = thread::Builder::new().name(format!("serve-{number}")).spawn(work)?;
             Ok(Worker { connections, thread })
         });
-        Ok(Self { workers: workers.collect::<io::Result<_>>()?, tls, room })
+        Ok(Self { workers: workers.collect::<io::Result<_>>()?, dealt, tls, room })
     }
 
     /// By which a reload changes what is spoken.
@@ -107,9 +110,10 @@ impl Server {
         while let Some(connection) = admitted.recv().await {
             let worker = &self.workers[next % self.workers.len()];
             next = next.wrapping_add(1);
-            // Its thread ends only after all accepting has.
+            // Its thread ends only after all were dealt out.
             let _ = worker.connections.send(connection);
         }
+        self.dealt.send_replace(true);
         Ok(())
     }
 
@@ -118,11 +122,12 @@ impl Server {
         Probe { threads: self.workers.iter().map(|worker| worker.connections.clone()).collect() }
     }
 
-    /// Waits for the threads. Blocks, for ever unless `shutdown` was sent.
+    /// Waits for the threads, once accepting has ended. Blocks.
     pub fn join(self) {
-        for Worker { connections, thread } in self.workers {
-            drop(connections);
-            let _ = thread.join();
+        // If it never began.
+        self.dealt.send_replace(true);
+        for worker in self.workers {
+            let _ = worker.thread.join();
         }
     }
 }
@@ -134,60 +139,69 @@ pub async fn accept(
     admitted: mpsc::Sender<Admitted>,
     mut shutdown: watch::Receiver<bool>,
 ) {
-    let told = async { drop(shutdown.wait_for(|shutdown| *shutdown).await) };
-    let accepting = async {
-        let mut quiet_until = Instant::now();
-        loop {
-            match listener.accept().await {
-                Ok(connection) => {
-                    if room.available_permits() == 0 && Instant::now() >= quiet_until {
-                        tracing::warn!(
-                            "there are as many connections as can be: new ones wait, idle ones are ended"
-                        );
-                        quiet_until = Instant::now() + SAID_AGAIN;
-                    }
-                    let place = room.clone().acquire_owned().await.ok();
-                    if admitted.send(Admitted { connection, place }).await.is_err() {
-                        return;
-                    }
+    let mut told = pin!(async { drop(shutdown.wait_for(|shutdown| *shutdown).await) });
+    let mut quiet_until = Instant::now();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = &mut told => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok(connection) => {
+                if room.available_permits() == 0 && Instant::now() >= quiet_until {
+                    tracing::warn!(
+                        "there are as many connections as can be: new ones wait, idle ones are ended"
+                    );
+                    quiet_until = Instant::now() + SAID_AGAIN;
                 }
-                // The client gave up before we came.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                // Whoever was let in is answered, also when we are told to end meanwhile.
+                let place = tokio::select! {
+                    biased;
+                    place = room.clone().acquire_owned() => place.ok(),
+                    () = &mut told => None,
+                };
+                let last = place.is_none();
+                if admitted.send(Admitted { connection, place }).await.is_err() || last {
+                    return;
                 }
             }
+            // The client gave up before we came.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
         }
-    };
-    tokio::select! {
-        () = accepting => {}
-        () = told => {}
     }
 }
 
-/// One thread's work: serve what comes, see that none takes too long, and end in good order.
+/// One thread's work: serve what comes, see that none takes too long, and end in good order once all that was to
+/// come is there.
 pub async fn serve(
     mut incoming: mpsc::UnboundedReceiver<Admitted>,
     common: Common,
     room: Arc<Semaphore>,
-    mut shutdown: watch::Receiver<bool>,
+    mut all_dealt: watch::Receiver<bool>,
 ) {
     let clock = Clock::default();
     let connections = RefCell::new(Vec::<Rc<Activity>>::new());
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let begin = |Admitted { connection, place }| {
+        let activity = Activity::new(clock.clone());
+        connections.borrow_mut().push(activity.clone());
+        let common = common.clone();
+        tokio::task::spawn_local(async move {
+            connection::serve(connection, common, activity).await;
+            drop(place);
+        });
+    };
     loop {
         tokio::select! {
             admitted = incoming.recv() => {
-                let Some(Admitted { connection, place }) = admitted else { break };
-                let activity = Activity::new(clock.clone());
-                connections.borrow_mut().push(activity.clone());
-                let common = common.clone();
-                tokio::task::spawn_local(async move {
-                    connection::serve(connection, common, activity).await;
-                    drop(place);
-                });
+                let Some(admitted) = admitted else { break };
+                begin(admitted);
             }
             _ = ticks.tick(), if !connections.borrow().is_empty() => {
                 clock.set(clock.get() + 1);
@@ -200,8 +214,12 @@ pub async fn serve(
                     Rc::strong_count(activity) > 1
                 });
             }
-            _ = shutdown.wait_for(|shutdown| *shutdown) => break,
+            _ = all_dealt.wait_for(|all| *all) => break,
         }
+    }
+    incoming.close();
+    while let Ok(admitted) = incoming.try_recv() {
+        begin(admitted);
     }
     let connections = connections.into_inner();
     for activity in &connections {
