@@ -1,7 +1,7 @@
 //! Writes what the packages carry beside the program: manual pages, completions for shells and Debian's changelog.
 //! All of it comes from where it is kept already: the command line, etc/ociregistry.toml, CHANGELOG.md.
 //!
-//! `cargo run --example papers -- FOLDER`
+//! `cargo run --example papers -- FOLDER [SECONDS]`: a version that is not released is of that date, or of today.
 
 mod changelog;
 mod commands;
@@ -29,10 +29,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
         generate_to(shell, &mut Cli::command(), "ociregistry", folder)?;
     }
-    let date = std::env::var("SOURCE_DATE_EPOCH").ok().and_then(|seconds| seconds.parse().ok());
-    let date = date.map_or_else(jiff::Timestamp::now, |seconds| {
-        jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::UNIX_EPOCH)
-    });
+    let date = match std::env::args().nth(2) {
+        Some(seconds) => jiff::Timestamp::from_second(seconds.parse()?)?,
+        None => jiff::Timestamp::now(),
+    };
     fs::write(folder.join("changelog.Debian"), changelog::debian(CHANGES, date)?)?;
     Ok(())
 }
