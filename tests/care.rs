@@ -247,7 +247,7 @@ fn rounds_take_what_is_old_while_pulls_go_on() {
         "docker.io/library/pinned:1 is pinned\n\
          docker.io/library/later:1 is pinned; it is not in the cache yet\n"
     );
-    let rounds = "[prune]\nduration = \"1d\"\nfrequency = \"100ms\"\nkeep = [\"docker.io/team/*\"]\n";
+    let rounds = "[prune]\nmin_free = \"0%\"\nduration = \"1d\"\nfrequency = \"100ms\"\nkeep = [\"docker.io/team/*\"]\n";
     let entry = support::daemon::entry("docker.io", &upstream);
     daemon.configure(&format!("tag_ttl = \"1h\"\n{rounds}{entry}"));
     upstream.forget();
@@ -293,7 +293,7 @@ fn a_reload_changes_what_rounds_take() {
     // What was used is written down at the end.
     daemon.restart();
     unused_for(&daemon.images().join("refs"), 3);
-    let rounds = "[prune]\nduration = \"2d\"\nfrequency = \"100ms\"\n";
+    let rounds = "[prune]\nmin_free = \"0%\"\nduration = \"2d\"\nfrequency = \"100ms\"\n";
     daemon.configure(&format!("{rounds}{}", support::daemon::entry("docker.io", &upstream)));
     daemon.process().signal(nix::sys::signal::Signal::SIGHUP);
     eventually("it is gone", || image.blobs().all(|layer| !daemon.blob(layer.hex()).exists()));

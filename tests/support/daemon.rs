@@ -61,7 +61,9 @@ impl Daemon {
             self.images().display(),
             self.addr.port()
         );
-        std::fs::write(self.dir.path().join("ociregistry.toml"), common + config).unwrap();
+        // How full this machine's disk is changes no test.
+        let prune = if config.contains("[prune]") { "" } else { "\n[prune]\nmin_free = \"0%\"\n" };
+        std::fs::write(self.dir.path().join("ociregistry.toml"), common + config + prune).unwrap();
     }
 
     /// Options of `serve` for the next start.

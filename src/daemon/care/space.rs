@@ -20,7 +20,12 @@ pub fn run(shared: &Shared) {
     shared.store.wake_when_filling(thread::current());
     let mut next = Instant::now() + AFTER_START.min(shared.settings.load().0.frequency);
     let mut patient_until = Instant::now();
-    while !shared.is_over() {
+    loop {
+        // First of all: a host that starts has other things to read.
+        thread::park_timeout(LOOK_EVERY.min(next.saturating_duration_since(Instant::now())));
+        if shared.is_over() {
+            return;
+        }
         let prune = shared.settings.load().0.clone();
         let now = Instant::now();
         // A reload may have made it shorter.
@@ -40,7 +45,6 @@ pub fn run(shared: &Shared) {
                 next = Instant::now() + prune.frequency;
             }
         }
-        thread::park_timeout(LOOK_EVERY.min(next.saturating_duration_since(Instant::now())));
     }
 }
 
