@@ -2,6 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
+use std::sync::{Mutex, mpsc};
+use std::thread;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -12,6 +14,13 @@ use super::walk::{Entry, Repository, Which, contents, repositories, stat};
 use super::{CareError, Folder, patterns};
 use crate::oci::{Digest, Kind as Document, Reference};
 use crate::store::Kind;
+use crate::store::publish::lock;
+
+/// Rows that may wait to be told.
+const ROWS: usize = 256;
+
+/// Threads that read at the same time.
+const READERS: usize = 4;
 
 /// Which rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,8 +82,8 @@ pub struct ListedBlob {
 }
 
 impl Folder {
-    /// Tells of the images, repository by repository, until `tell` has enough. Memory holds the names of one
-    /// repository at a time. Blocks.
+    /// Tells of the images, until `tell` has enough. Memory holds the names of a repository for each thread that reads
+    /// along. Blocks.
     pub fn list(
         &self,
         request: &ListRequest,
@@ -82,20 +91,46 @@ impl Folder {
     ) -> Result<(), CareError> {
         let wanted = patterns(&request.patterns)?;
         let pins = self.pins()?;
-        let mut tell_of = |row: Row<'_>| {
-            let pinned = pins.has(&row.entry.image);
-            let wanted = wanted.as_ref().is_none_or(|wanted| wanted.is_match(&row.entry.image.to_string()));
-            if !wanted || request.pinned && !pinned {
-                return Ok(ControlFlow::Continue(()));
+        let work = Mutex::new(repositories(&self.layout)?);
+        let (rows, listed) = mpsc::sync_channel(ROWS);
+        let read = |rows: mpsc::SyncSender<Result<ListedImage, CareError>>| {
+            let mut send = |row: Row<'_>| {
+                let pinned = pins.has(&row.entry.image);
+                let wanted =
+                    wanted.as_ref().is_none_or(|wanted| wanted.is_match(&row.entry.image.to_string()));
+                if !wanted || request.pinned && !pinned {
+                    return ControlFlow::Continue(());
+                }
+                // Nobody listens any more when it has enough.
+                match rows.send(self.row(row, pinned)) {
+                    Ok(()) => ControlFlow::Continue(()),
+                    Err(_) => ControlFlow::Break(()),
+                }
+            };
+            while let Some(repository) = { lock(&work).next() } {
+                let listed = repository.map_err(CareError::from);
+                match listed.and_then(|repository| list_repository(&repository, &mut send)) {
+                    Ok(ControlFlow::Continue(())) => {}
+                    Ok(ControlFlow::Break(())) => return,
+                    Err(error) => {
+                        let _ = rows.send(Err(error));
+                        return;
+                    }
+                }
             }
-            Ok(tell(self.row(row, pinned)?))
         };
-        for repository in repositories(&self.layout)? {
-            if list_repository(&repository?, &mut tell_of)?.is_break() {
-                break;
+        let readers = thread::available_parallelism().map_or(1, usize::from).min(READERS);
+        thread::scope(|scope| {
+            for rows in vec![rows; readers] {
+                scope.spawn(|| read(rows));
             }
-        }
-        Ok(())
+            for row in listed {
+                if tell(row?).is_break() {
+                    break;
+                }
+            }
+            Ok(())
+        })
     }
 
     fn row(&self, Row { entry, used, held }: Row<'_>, pinned: bool) -> Result<ListedImage, CareError> {
@@ -156,10 +191,11 @@ struct Row<'a> {
     held: &'a HashMap<Digest, u32>,
 }
 
-type Told = Result<ControlFlow<()>, CareError>;
-
 /// Tags, and the manifests that none of them points to or that were asked for by digest.
-fn list_repository(repository: &Repository, tell: &mut dyn FnMut(Row<'_>) -> Told) -> Told {
+fn list_repository(
+    repository: &Repository,
+    tell: &mut dyn FnMut(Row<'_>) -> ControlFlow<()>,
+) -> Result<ControlFlow<()>, CareError> {
     let mut manifests = Vec::new();
     for entry in repository.entries(Which::Manifests)? {
         manifests.extend(readable(entry)?);
@@ -171,13 +207,13 @@ fn list_repository(repository: &Repository, tell: &mut dyn FnMut(Row<'_>) -> Tol
         let Some(entry) = readable(entry)? else { continue };
         let by_digest = held.get(&entry.record.digest).copied().unwrap_or_default();
         tagged.insert(entry.record.digest);
-        if tell(Row { entry: &entry, used: entry.used.max(by_digest), held })?.is_break() {
+        if tell(Row { entry: &entry, used: entry.used.max(by_digest), held }).is_break() {
             return Ok(ControlFlow::Break(()));
         }
     }
     for entry in manifests.iter().filter(|entry| entry.record.asked || !tagged.contains(&entry.record.digest))
     {
-        if tell(Row { entry, used: entry.used, held })?.is_break() {
+        if tell(Row { entry, used: entry.used, held }).is_break() {
             return Ok(ControlFlow::Break(()));
         }
     }

@@ -1,11 +1,11 @@
 //! What a manifest leads to.
 
 use std::collections::HashSet;
-use std::fs;
 use std::io::ErrorKind;
 
 use bytes::Bytes;
 
+use super::walk;
 use crate::oci::{Descriptor, Digest, Manifest};
 use crate::store::StoreError;
 use crate::store::layout::Layout;
@@ -46,9 +46,10 @@ pub fn reach(
 /// A manifest's bytes as they are on disk, unverified. None when they are not there, or the disk has lost them.
 pub fn read(layout: &Layout, digest: &Digest) -> Result<Option<Bytes>, StoreError> {
     let path = layout.manifest(digest);
-    match fs::read(&path) {
-        Ok(bytes) => Ok(Some(bytes.into())),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+    match walk::read(&path) {
+        Ok((bytes, _)) => Ok(Some(bytes.into())),
+        // A file that was cut short is not what it was, and names nothing.
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::UnexpectedEof) => Ok(None),
         Err(error) => match StoreError::on("read", &path)(error) {
             error if error.is_damage() => Ok(None),
             error => Err(error),

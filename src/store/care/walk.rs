@@ -7,7 +7,7 @@ use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::oci::{Digest, Image, Name, Reference};
+use crate::oci::{Digest, Image, MAX_MANIFEST, Name, Reference};
 use crate::store::layout::Layout;
 use crate::store::{Record, StoreError};
 
@@ -233,11 +233,12 @@ fn entry(image: Image, path: &Path) -> Result<Option<Entry>, Unreadable> {
     }
 }
 
-/// A small file and its mtime.
-fn read(path: &Path) -> io::Result<(Vec<u8>, u32)> {
+/// A small file and its mtime. Files that are read by the hundred thousand are read in one call: none of them ever
+/// grows.
+pub fn read(path: &Path) -> io::Result<(Vec<u8>, u32)> {
     let mut file = File::open(path)?;
     let data = file.metadata()?;
-    let mut bytes = Vec::with_capacity(usize::try_from(data.len()).unwrap_or_default().min(64 << 10) + 1);
-    file.by_ref().take(64 << 10).read_to_end(&mut bytes)?;
+    let mut bytes = vec![0; usize::try_from(data.len()).unwrap_or_default().min(MAX_MANIFEST)];
+    file.read_exact(&mut bytes)?;
     Ok((bytes, seconds(data.mtime())))
 }
