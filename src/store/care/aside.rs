@@ -17,7 +17,8 @@ impl Store {
         let aside = self.layout.set_aside(digest);
         let _files = self.guard.files();
         let put = || -> io::Result<Option<u64>> {
-            let there = fs::symlink_metadata(&path)?;
+            // What an administrator put elsewhere, and a link in its place, goes aside as the link.
+            let there = fs::metadata(&path).or_else(|_| fs::symlink_metadata(&path))?;
             if let Some(read) = file.map(File::metadata).transpose()?
                 && (read.dev(), read.ino()) != (there.dev(), there.ino())
             {
@@ -45,6 +46,7 @@ impl Store {
             }
         }
     }
+
     /// Hashes a file again, and puts it aside when it is not what its name says. Blocks.
     pub fn is_sound(&self, kind: Kind, digest: &Digest, file: &File) -> bool {
         let why = match hash(digest.algorithm(), file, &Pace::free()) {
