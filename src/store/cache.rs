@@ -19,9 +19,10 @@ use super::layout::{Kind, Layout};
 use super::list::{InMemory, in_memory};
 use super::lock::Lock;
 use super::partial::{Partial, Verified, remove};
-use super::publish::{Change, Pending, Publisher, Work, lock};
+use super::publish::{Pending, Publisher, lock};
 use super::touch::Touches;
 use super::trouble::{Disk, TRY_EVERY, Trouble};
+use super::work::{Change, Work};
 use super::{OpenError, Record, SMALL, StoreError, open};
 use crate::oci::{Digest, Image, Name, Reference, Referrers, Subject, TagList};
 

@@ -14,8 +14,9 @@ use quick_cache::sync::Cache;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::publish::{Change, Work, lock};
+use super::publish::lock;
 use super::record::age;
+use super::work::{Change, Work};
 use super::{Store, cache::blocking};
 use crate::oci::{Image, Name, Reference, Referrers, Subject, Tag, TagList};
 

@@ -43,6 +43,8 @@ mod record;
 mod tests;
 mod touch;
 mod trouble;
+mod work;
+mod writer;
 
 pub use cache::Store;
 pub use error::{OpenError, StoreError};

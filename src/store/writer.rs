@@ -1,0 +1,243 @@
+//! The thread that makes batches durable: syncs the files, renames them into place, syncs the folders, then does the
+//! same for the references to them. A few files are synced one by one; for many, one syncfs is faster.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use tokio::sync::mpsc;
+
+use super::StoreError;
+use super::care::{Guard, Totals};
+use super::layout::{Kind, Layout};
+use super::partial;
+use super::publish::{BACKLOG, Job, Pending};
+use super::trouble::Disk;
+use super::work::Work;
+use crate::oci::Digest;
+
+/// From so many files in a batch on, the file system is synced as a whole.
+const SYNCFS_FROM: usize = 64;
+
+/// Threads that sync the files of a smaller batch.
+const SYNC_THREADS: usize = 8;
+
+pub struct Writer {
+    pub layout: Layout,
+    pub number: Arc<AtomicU64>,
+    pub pending: Arc<Pending>,
+    pub disk: Arc<Disk>,
+    pub guard: Arc<Guard>,
+    pub totals: Arc<Totals>,
+}
+
+/// A written file and the name it gets.
+struct Move {
+    file: Arc<File>,
+    from: PathBuf,
+    to: PathBuf,
+    /// None for a reference.
+    content: Option<(Kind, Digest)>,
+}
+
+/// A folder whose names have changed.
+struct Folder {
+    file: File,
+    path: PathBuf,
+}
+
+impl Writer {
+    pub fn run(self, mut jobs: mpsc::UnboundedReceiver<Job>) {
+        let mut batch = Vec::new();
+        while jobs.blocking_recv_many(&mut batch, BACKLOG) > 0 {
+            let (works, permits): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
+            let works: Vec<Work> = works.into_iter().flatten().collect();
+            let begun = Instant::now();
+            self.write_batch(&works);
+            tracing::debug!(works = works.len(), took = ?begun.elapsed(), "published a batch");
+            works.iter().for_each(|work| self.pending.done(work));
+            drop(permits);
+        }
+    }
+
+    fn write_batch(&self, works: &[Work]) {
+        let mut contents = Vec::new();
+        for work in works {
+            match work {
+                Work::Blob(blob) => contents.push(Move {
+                    file: blob.file.clone(),
+                    from: blob.path.clone(),
+                    to: self.layout.blob(&blob.digest),
+                    content: Some((Kind::Blob, blob.digest)),
+                }),
+                Work::Manifest(digest, bytes) => {
+                    let content = Some((Kind::Manifest, *digest));
+                    contents.extend(self.write_new(bytes, self.layout.manifest(digest), content));
+                }
+                Work::Reference(..) | Work::TagList(..) | Work::Referrers(..) | Work::Settled(_) => {}
+            }
+        }
+        let files: Vec<&File> = contents.iter().map(|one| &*one.file).collect();
+        let folders = self.rename(&contents, self.sync(&files));
+        for work in works {
+            if let Work::Blob(blob) = work
+                && blob.sidecar
+            {
+                partial::remove(&self.layout.sidecar(&blob.digest));
+            }
+        }
+
+        // Only the last change of a name matters.
+        let mut seen = HashSet::new();
+        let mut references = Vec::new();
+        for work in works.iter().rev() {
+            let Some((path, content)) = work.small_file(&self.layout) else {
+                continue;
+            };
+            if !seen.insert(path.clone()) {
+                continue;
+            }
+            match content {
+                Err(error) => tracing::error!(path = %path.display(), %error, "cannot write a reference"),
+                Ok(Some(json)) => references.extend(self.write_new(&json, path, None)),
+                Ok(None) => match fs::remove_file(&path) {
+                    Err(error) if error.kind() != ErrorKind::NotFound => {
+                        self.report(&StoreError::on("remove", &path)(error));
+                    }
+                    _ => {}
+                },
+            }
+        }
+        // The folders of the contents and the files of the references in one go.
+        let files: Vec<&File> =
+            folders.iter().map(|one| &one.file).chain(references.iter().map(|one| &*one.file)).collect();
+        let mut synced = self.sync(&files);
+        let references_synced = synced.split_off(folders.len());
+        self.report_folders(&folders, synced);
+        let folders = self.rename(&references, references_synced);
+        self.report_folders(&folders, self.sync(&folders.iter().map(|one| &one.file).collect::<Vec<_>>()));
+    }
+
+    /// Writes a small file under a temporary name. None, reported, when that fails.
+    fn write_new(&self, bytes: &[u8], to: PathBuf, content: Option<(Kind, Digest)>) -> Option<Move> {
+        let from = self.layout.temporary(self.number.fetch_add(1, Ordering::Relaxed));
+        let write = || {
+            let file = File::options().write(true).create_new(true).mode(0o640).open(&from)?;
+            file.write_all_at(bytes, 0)?;
+            Ok(Arc::new(file))
+        };
+        match write() {
+            Ok(file) => Some(Move { file, from, to, content }),
+            Err(error) => {
+                self.report(&StoreError::on("write", &from)(error));
+                partial::remove(&from);
+                None
+            }
+        }
+    }
+
+    /// Renames what was synced, and opens the folders to be synced then. What failed is discarded, and reported.
+    fn rename(&self, moves: &[Move], synced: Vec<io::Result<()>>) -> Vec<Folder> {
+        let mut folders = HashSet::new();
+        // What a sweep removes at the same time is the older file.
+        let files = self.guard.files();
+        for (moved, result) in moves.iter().zip(synced) {
+            let Move { from, to, .. } = moved;
+            let result = result.map_err(StoreError::on("sync", from)).and_then(|()| {
+                self.place(moved, &mut folders).map_err(StoreError::on("rename into place", to))
+            });
+            if let Err(error) = result {
+                self.report(&error);
+                partial::remove(from);
+            }
+        }
+        drop(files);
+        let open = |path: PathBuf| match File::open(&path) {
+            Ok(file) => Some(Folder { file, path }),
+            Err(error) => {
+                self.report(&StoreError::on("open", &path)(error));
+                None
+            }
+        };
+        folders.into_iter().filter_map(open).collect()
+    }
+
+    fn report_folders(&self, folders: &[Folder], synced: Vec<io::Result<()>>) {
+        for (Folder { path, .. }, result) in folders.iter().zip(synced) {
+            if let Err(error) = result {
+                self.report(&StoreError::on("sync folder", path)(error));
+            }
+        }
+    }
+
+    fn report(&self, error: &StoreError) {
+        self.disk.failed(error, 0);
+    }
+
+    /// Renames one, and counts it when it is new.
+    fn place(&self, moved: &Move, folders: &mut HashSet<PathBuf>) -> io::Result<()> {
+        let Move { file, from, to, content } = moved;
+        let new = content.filter(|_| !to.exists());
+        let bytes = file.metadata()?.len();
+        if let Some((kind, digest)) = new {
+            self.totals.appears(kind, &digest, bytes);
+        }
+        rename(from, to, folders).inspect_err(|_| {
+            if let Some((kind, _)) = new {
+                self.totals.vanished(kind, bytes);
+            }
+        })
+    }
+
+    /// Syncs files or folders, each with its result.
+    fn sync(&self, files: &[&File]) -> Vec<io::Result<()>> {
+        if files.len() >= SYNCFS_FROM {
+            let whole = File::open(&self.layout.root).and_then(|root| Ok(nix::unistd::syncfs(root)?));
+            if whole.is_ok() {
+                return files.iter().map(|_| Ok(())).collect();
+            }
+        }
+        if files.len() < 4 {
+            return files.iter().map(|file| file.sync_all()).collect();
+        }
+        std::thread::scope(|scope| {
+            let parts: Vec<_> = files
+                .chunks(files.len().div_ceil(SYNC_THREADS))
+                .map(|part| scope.spawn(|| part.iter().map(|file| file.sync_all()).collect::<Vec<_>>()))
+                .collect();
+            let died = |part: &[&File]| {
+                part.iter().map(|_| Err(io::Error::other("the syncing thread died"))).collect()
+            };
+            let shares = files.chunks(files.len().div_ceil(SYNC_THREADS));
+            parts
+                .into_iter()
+                .zip(shares)
+                .flat_map(|(part, share)| part.join().unwrap_or_else(|_| died(share)))
+                .collect()
+        })
+    }
+}
+
+/// Renames, makes the folder where it is missing, and notes which folders are to be synced.
+fn rename(from: &Path, to: &Path, folders: &mut HashSet<PathBuf>) -> io::Result<()> {
+    let Some(folder) = to.parent() else {
+        return Err(ErrorKind::InvalidInput.into());
+    };
+    match fs::rename(from, to) {
+        Err(error) if error.kind() == ErrorKind::NotFound && !folder.exists() => {
+            for missing in folder.ancestors().take_while(|folder| !folder.exists()) {
+                folders.extend(missing.parent().map(Path::to_owned));
+            }
+            fs::DirBuilder::new().recursive(true).mode(0o750).create(folder)?;
+            fs::rename(from, to)?;
+        }
+        result => result?,
+    }
+    folders.insert(folder.to_owned());
+    Ok(())
+}
