@@ -13,6 +13,8 @@ mod table;
 mod upstream;
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use content::{Content, Image};
@@ -42,8 +44,15 @@ fn main() {
     if wanted("cached") {
         cached(folder.path(), &content, upstream, nginx.address, &mut table);
     }
-    if wanted("uncached") {
-        uncached(folder.path(), &content, upstream, &mut table);
+    let uncached = Uncached::new(folder.path(), &content, upstream);
+    if wanted("large") {
+        uncached.large_blob(&mut table);
+    }
+    if wanted("small") {
+        uncached.small_images(&mut table);
+    }
+    if wanted("far") {
+        uncached.far_away(&mut table);
     }
     if wanted("memory") {
         memory(folder.path(), &content, upstream, &mut table);
@@ -55,13 +64,7 @@ fn main() {
 }
 
 /// What is in the cache, beside nginx's files.
-fn cached(
-    folder: &std::path::Path,
-    content: &Content,
-    upstream: SocketAddr,
-    nginx: SocketAddr,
-    table: &mut Table,
-) {
+fn cached(folder: &Path, content: &Content, upstream: SocketAddr, nginx: SocketAddr, table: &mut Table) {
     let daemon = Daemon::start(&folder.join("cached"), upstream, "");
     for image in &content.images {
         run_once(daemon.address, &image.requests(), 1);
@@ -90,62 +93,75 @@ fn cached(
     table.row("cached image pulls/s, 10 clients", "nginx", ours, theirs, 0.75);
 }
 
-/// What comes through us for the first time, beside the upstream itself.
-fn uncached(folder: &std::path::Path, content: &Content, upstream: SocketAddr, table: &mut Table) {
-    let mut number = 0;
-    let mut fresh = |upstream| {
-        number += 1;
+/// What comes through us for the first time, beside the upstream itself; each time by a daemon with an empty cache.
+struct Uncached<'a> {
+    folder: PathBuf,
+    content: &'a Content,
+    upstream: SocketAddr,
+    images: Vec<Vec<Target>>,
+}
+
+impl<'a> Uncached<'a> {
+    fn new(folder: &Path, content: &'a Content, upstream: SocketAddr) -> Self {
+        let images = content.images.iter().map(Image::requests).collect();
+        Self { folder: folder.join("uncached"), content, upstream, images }
+    }
+
+    fn fresh(&self, upstream: SocketAddr) -> Daemon {
         // What the run before has left to be written is not this one's.
         nix::unistd::sync();
-        Daemon::start(&folder.join(format!("uncached-{number}")), upstream, "")
-    };
-    let all: Vec<_> = content.images.iter().map(Image::requests).collect();
-    let images = |address| {
-        let begun = Instant::now();
-        load::run_all(address, &all, 10);
-        all.len() as f64 / begun.elapsed().as_secs_f64()
-    };
-    let (ours, theirs) = alternate(|| images(fresh(upstream).address), || images(upstream));
-    table.row("uncached image pulls/s, 10 clients", "straight", ours, theirs, 0.25);
-    let mut proxies = 0;
-    let mut proxy = || {
-        proxies += 1;
-        Nginx::caching_proxy(&folder.join(format!("proxy-{proxies}")), upstream)
-    };
-    let (ours, theirs) = alternate(|| images(fresh(upstream).address), || images(proxy().address));
-    table.beside("uncached image pulls/s, 10 clients", "nginx as a caching proxy", ours, theirs);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        Daemon::start(&self.folder.join(number.to_string()), upstream, "")
+    }
 
-    let bytes_per_second = |address| {
-        let begun = Instant::now();
-        run_once(address, std::slice::from_ref(&content.huge), 1);
-        content.huge.length as f64 / begun.elapsed().as_secs_f64() / MIB as f64
-    };
-    let (ours, theirs) =
-        alternate(|| bytes_per_second(fresh(upstream).address), || bytes_per_second(upstream));
-    table.row("uncached blob of 128 MiB, MiB/s", "straight", ours, theirs, 0.25);
-
-    // 20 ms of round trip and 400 Mbit/s between us and upstream.
-    let far = relay::start(upstream, Duration::from_millis(10), 400_000_000 / 8);
-    let (ours, theirs) = alternate(|| bytes_per_second(fresh(far).address), || bytes_per_second(far));
-    table.time(
-        "uncached blob of 128 MiB over 20 ms and 400 Mbit/s, s",
-        "straight",
-        128.0 / ours,
-        128.0 / theirs,
-        1.03,
-    );
-
-    let some = &all[..100.min(all.len())];
-    let images = |address| {
+    fn images_per_second(&self, address: SocketAddr, count: usize) -> f64 {
+        let some = &self.images[..count.min(self.images.len())];
         let begun = Instant::now();
         load::run_all(address, some, 10);
         some.len() as f64 / begun.elapsed().as_secs_f64()
-    };
-    let (ours, theirs) = alternate(|| images(fresh(far).address), || images(far));
-    table.row("uncached image pulls/s over 20 ms, 10 clients", "straight", ours, theirs, 1.0);
+    }
+
+    fn bytes_per_second(&self, address: SocketAddr) -> f64 {
+        let begun = Instant::now();
+        run_once(address, std::slice::from_ref(&self.content.huge), 1);
+        self.content.huge.length as f64 / begun.elapsed().as_secs_f64() / MIB as f64
+    }
+
+    fn small_images(&self, table: &mut Table) {
+        let rate = |address| self.images_per_second(address, usize::MAX);
+        let (ours, theirs) = alternate(|| rate(self.fresh(self.upstream).address), || rate(self.upstream));
+        table.row("uncached image pulls/s, 10 clients", "straight", ours, theirs, 0.25);
+        let proxy = || {
+            let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+            Nginx::caching_proxy(&self.folder.join(number.to_string()), self.upstream)
+        };
+        let (ours, theirs) = alternate(|| rate(self.fresh(self.upstream).address), || rate(proxy().address));
+        table.beside("uncached image pulls/s, 10 clients", "nginx as a caching proxy", ours, theirs);
+    }
+
+    fn large_blob(&self, table: &mut Table) {
+        let rate = |address| self.bytes_per_second(address);
+        let (ours, theirs) = alternate(|| rate(self.fresh(self.upstream).address), || rate(self.upstream));
+        table.row("uncached blob of 128 MiB, MiB/s", "straight", ours, theirs, 0.25);
+    }
+
+    /// 20 ms of round trip and 400 Mbit/s between us and upstream.
+    fn far_away(&self, table: &mut Table) {
+        let far = relay::start(self.upstream, Duration::from_millis(10), 400_000_000 / 8);
+        let rate = |address| self.bytes_per_second(address);
+        let (ours, theirs) = alternate(|| rate(self.fresh(far).address), || rate(far));
+        let name = "uncached blob of 128 MiB over 20 ms and 400 Mbit/s, s";
+        table.time(name, "straight", 128.0 / ours, 128.0 / theirs, 1.03);
+        let rate = |address| self.images_per_second(address, 100);
+        let (ours, theirs) = alternate(|| rate(self.fresh(far).address), || rate(far));
+        table.row("uncached image pulls/s over 20 ms, 10 clients", "straight", ours, theirs, 1.0);
+    }
 }
 
-fn memory(folder: &std::path::Path, content: &Content, upstream: SocketAddr, table: &mut Table) {
+/// Of the folders, each of a cache of its own.
+static NUMBER: AtomicUsize = AtomicUsize::new(0);
+
+fn memory(folder: &Path, content: &Content, upstream: SocketAddr, table: &mut Table) {
     let daemon = Daemon::start(&folder.join("memory"), upstream, "");
     run_once(daemon.address, &content.images[0].requests(), 1);
     table.bound("memory when idle, MB", daemon.memory("VmRSS") / 1e6, 15.0);
@@ -155,7 +171,7 @@ fn memory(folder: &std::path::Path, content: &Content, upstream: SocketAddr, tab
     table.bound("peak memory with 100 clients on a blob of 64 MiB, MB", daemon.memory("VmHWM") / 1e6, 64.0);
 }
 
-fn start(folder: &std::path::Path, upstream: SocketAddr, table: &mut Table) {
+fn start(folder: &Path, upstream: SocketAddr, table: &mut Table) {
     let (full, empty) = (folder.join("start-full"), folder.join("start-empty"));
     Daemon::start(&full, upstream, "").fill(1_000_000, 100_000);
     let time = |folder| {
