@@ -11,6 +11,7 @@ use std::process::{Command, Output};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
+use nix::fcntl::{Flock, FlockArg};
 use serde_json::Value;
 use support::client::{End, get};
 use support::daemon::{BINARY, Daemon, list};
@@ -138,13 +139,17 @@ fn who_has_seen_enough_of_a_list_is_no_error() {
 }
 
 #[test]
-fn what_writes_says_who_holds_the_cache() {
-    let daemon = Daemon::of(&Upstream::start(Layout::new()));
+fn what_writes_says_who_holds_the_cache_where_that_takes_no_commands() {
+    let mut daemon = Daemon::of(&Upstream::start(Layout::new()));
+    assert!(daemon.terminate().success());
+    let file = File::options().write(true).open(daemon.images().join("lock")).unwrap();
+    file.write_all_at(b"4711\n", 0).unwrap();
+    let _lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| errno).unwrap();
     for args in [&["prune", "--blobs"][..], &["pin", "nginx"], &["unpin", "nginx"], &["check", "--repair"]] {
         let output = run(&daemon, args);
         assert_eq!(output.status.code(), Some(75), "{args:?}");
         let error = String::from_utf8(output.stderr).unwrap();
-        assert!(error.contains(&format!("in use by process {}", daemon.pid())), "{error}");
+        assert!(error.contains("in use by process 4711"), "{error}");
     }
     assert!(ran(&daemon, &["check"]).contains("nothing wrong"));
 }

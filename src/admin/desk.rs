@@ -1,34 +1,75 @@
 //! Where a request for the daemon's administration is understood and done.
+//!
+//! A command that tells as it goes is one line here: implement [`Command`], and have the [`Worker`] answer it.
 
+use bytes::Bytes;
+use http::header::{ALLOW, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use tokio::sync::{mpsc, oneshot};
 
-use super::answer::{Body, error, json};
+use super::answer::{Body, Cause, Complaint, json};
+use super::client::CACHE;
+use super::command::Command;
+use super::work::{Asker, Worker};
 use super::{Reloaded, Status};
+use crate::store::care::{BlobsRequest, CheckRequest, ListRequest, PinRequest, PruneRequest, RepairRequest};
 
 /// What commands act on. The parts that they need come from the daemon.
 pub struct Desk {
     pub status: Box<dyn Fn() -> Status + Send + Sync>,
     /// Whoever reloads gets each request, and answers it.
     pub reload: mpsc::Sender<oneshot::Sender<Reloaded>>,
+    pub worker: Worker,
 }
 
 impl Desk {
-    pub async fn answer<B>(&self, request: Request<B>) -> Response<Body> {
+    pub async fn answer<B>(&self, request: Request<B>, asker: &Asker) -> Response<Body>
+    where
+        B: http_body::Body<Data = Bytes>,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        if let Some(complaint) = self.is_elsewhere(&request) {
+            return complaint.respond();
+        }
+        let worker = &self.worker;
         match (request.method(), request.uri().path()) {
             (&Method::GET, "/status") => json(StatusCode::OK, &(self.status)()),
             (&Method::POST, "/reload") => match self.reload().await {
                 Some(reloaded) if reloaded.refused.is_none() => json(StatusCode::OK, &reloaded),
                 Some(refused) => json(StatusCode::UNPROCESSABLE_ENTITY, &refused),
-                None => error(StatusCode::SERVICE_UNAVAILABLE, "the daemon is ending"),
+                None => Complaint::new(Cause::Ending, "the daemon is ending").respond(),
             },
-            (_, "/status" | "/reload") => error(StatusCode::METHOD_NOT_ALLOWED, "not by this method"),
+            (&Method::POST, ListRequest::PATH) => worker.answer::<ListRequest, B>(request, asker).await,
+            (&Method::POST, BlobsRequest::PATH) => worker.answer::<BlobsRequest, B>(request, asker).await,
+            (&Method::POST, PruneRequest::PATH) => worker.answer::<PruneRequest, B>(request, asker).await,
+            (&Method::POST, PinRequest::PATH) => worker.answer::<PinRequest, B>(request, asker).await,
+            (&Method::POST, CheckRequest::PATH) => worker.answer::<CheckRequest, B>(request, asker).await,
+            (&Method::POST, RepairRequest::PATH) => worker.answer::<RepairRequest, B>(request, asker).await,
+            (_, "/status") => not_by_this_method("GET"),
+            (
+                _,
+                "/reload"
+                | ListRequest::PATH
+                | BlobsRequest::PATH
+                | PruneRequest::PATH
+                | PinRequest::PATH
+                | CheckRequest::PATH
+                | RepairRequest::PATH,
+            ) => not_by_this_method("POST"),
             (method, path) => {
                 let what =
                     format!("no such command: {method} {path}; is this program newer than the daemon?");
-                error(StatusCode::NOT_FOUND, &what)
+                Complaint::new(Cause::Command, what).respond()
             }
         }
+    }
+
+    /// Who names a cache must mean ours.
+    fn is_elsewhere<B>(&self, request: &Request<B>) -> Option<Complaint> {
+        let wanted = request.headers().get(CACHE)?;
+        let ours = self.worker.store().folder_id().to_string();
+        (wanted.as_bytes() != ours.as_bytes())
+            .then(|| Complaint::new(Cause::Elsewhere, "this daemon writes to another cache"))
     }
 
     async fn reload(&self) -> Option<Reloaded> {
@@ -36,4 +77,12 @@ impl Desk {
         self.reload.send(answer).await.ok()?;
         answered.await.ok()
     }
+}
+
+pub fn not_by_this_method(allowed: &'static str) -> Response<Body> {
+    let what = format!("not by this method, want {allowed}");
+    let mut response = Complaint::new(Cause::Command, what).respond();
+    *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+    response
 }

@@ -4,21 +4,23 @@
 //! - [`SideDoor`]: a small HTTP server on an address of its own, for short answers
 //! - [`Health`]: whether pulls would work
 //!
-//! Commands: HTTP over a Unix socket whose file says who may connect (0660, the daemon's group). Questions and answers
-//! are JSON; an answer that comes bit by bit is a JSON value a line.
+//! Commands: HTTP over a Unix socket whose file says who may connect (0660, the daemon's group). docs/admin-api.md says
+//! what there is; a test holds it against the code.
 //! - `socket`: where it is, and who may use it
 //! - `server`: the daemon's side; `desk` is what it does for whom
+//! - [`command`]: a typed request for work that takes its time, wherever it is done; `care`: those on the cache
+//! - `work`: how the daemon does them, each on a thread of its own
 //! - `client`: the side of our own commands
 //! - `answer`: what an answer is made of
 //! - `status`, `reload`: what is said
+//! - `text`, `table`: what people read of it
 //!
-//! ```text
-//! GET  /status   how the daemon is: Status
-//! POST /reload   read the configuration anew, and say what came of it: Reloaded
-//! ```
+//! To add a command that tells as it goes: a request that implements [`Command`], and a line in `desk`.
 
 mod answer;
+mod care;
 mod client;
+pub mod command;
 mod desk;
 mod health;
 mod reload;
@@ -26,9 +28,13 @@ mod server;
 mod side_door;
 mod socket;
 mod status;
+mod table;
+pub mod text;
+mod work;
 
-pub use answer::lines;
+pub use answer::{Cause, Complaint, Line, lines};
 pub use client::{AdminError, Client};
+pub use command::Command;
 pub use desk::Desk;
 pub use health::Health;
 pub use reload::Reloaded;
@@ -36,3 +42,5 @@ pub use server::serve;
 pub use side_door::SideDoor;
 pub use socket::{FILE_NAME, bind};
 pub use status::{Mention, Status, Underway};
+pub use table::{Column, Cut, Table};
+pub use work::{Asker, Worker};

@@ -12,6 +12,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::Semaphore;
 
 use super::Desk;
+use super::work::Asker;
 
 /// Commands at once.
 const CONNECTIONS: usize = 64;
@@ -33,8 +34,10 @@ pub async fn serve(listener: UnixListener, desk: Arc<Desk>) -> io::Result<Infall
         match listener.accept().await {
             Ok((stream, _)) => {
                 let desk = desk.clone();
+                let asker = Asker::User(stream.peer_cred().ok().map(|peer| peer.uid()));
                 tasks.spawn(async move {
-                    let service = service_fn(async |request| Ok::<_, Infallible>(desk.answer(request).await));
+                    let service =
+                        service_fn(async |request| Ok::<_, Infallible>(desk.answer(request, &asker).await));
                     let serving = http1::Builder::new()
                         .timer(TokioTimer::new())
                         .header_read_timeout(HEAD_WITHIN)

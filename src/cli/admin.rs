@@ -1,13 +1,16 @@
-//! How our own commands find the daemon.
+//! How our own commands find the daemon, and what they do where there is none.
 
-use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::io::{self, ErrorKind, Write};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
 use super::{Error, GlobalOptions};
+use crate::admin::command::{Cache, Command};
 use crate::admin::{AdminError, Client, FILE_NAME};
 use crate::store::Holder;
+use crate::store::care::Pace;
 
 /// Where the packaged service takes commands.
 const SERVICE: &str = "/run/ociregistry";
@@ -45,7 +48,7 @@ impl AdminOptions {
         };
         match found {
             Some(Holder { admin_socket: Some(path), .. }) => Ok(Client::new(&path)),
-            Some(Holder { pid, admin_socket: None }) => Err(Error::NoDaemon(format!(
+            Some(Holder { pid, admin_socket: None, .. }) => Err(Error::NoDaemon(format!(
                 "process {pid} serves from {}, and takes no commands: its log says why",
                 folder.display()
             ))),
@@ -54,5 +57,55 @@ impl AdminOptions {
                 folder.display()
             ))),
         }
+    }
+    /// Has a command done: by the daemon that writes to the image cache, or where there is none by this process, on
+    /// what `open` opens of the cache's folder. `each` hears of each item as it comes, and may end it.
+    pub fn command<C: Command>(
+        &self,
+        global: &GlobalOptions,
+        command: &C,
+        open: impl FnOnce(&Path) -> Result<C::On, Error>,
+        each: &mut dyn FnMut(C::Item) -> Result<(), Error>,
+    ) -> Result<C::Done, Error> {
+        let note = &mut |text: &str| {
+            // Nobody may be listening any more.
+            let _ = writeln!(io::stderr(), "{text}");
+        };
+        if let Some(path) = &self.admin_socket {
+            return Client::new(path).command(command, note, each);
+        }
+        let folder = global.image_path()?;
+        if let Some(daemon) = daemon_of(&folder)? {
+            match daemon.command(command, note, each) {
+                // It ended without a word; whoever writes now has the lock.
+                Err(Error::Admin(error)) if error.is_nobody() => {}
+                result => return result,
+            }
+        }
+        let cache = open(&folder)?;
+        let mut failed = None;
+        let done = command.run(&cache, &Pace::free(), &mut |item| match each(item) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => {
+                failed = Some(error);
+                ControlFlow::Break(())
+            }
+        });
+        cache.release();
+        failed.map_or(Ok(()), Err)?;
+        Ok(done?)
+    }
+}
+
+/// The one that a cache's lock file names; it may have ended since.
+fn daemon_of(folder: &Path) -> Result<Option<Client>, Error> {
+    match Holder::of(folder) {
+        Ok(Some(Holder { admin_socket: Some(path), folder, .. })) => Ok(Some(Client::new(&path).of(folder))),
+        Ok(_) => Ok(None),
+        Err(error) if error.source.kind() == ErrorKind::PermissionDenied => {
+            Err(AdminError::NotAllowed { path: error.path, source: error.source }.into())
+        }
+        // What is wrong with the folder is told when it is opened.
+        Err(_) => Ok(None),
     }
 }

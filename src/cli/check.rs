@@ -1,10 +1,14 @@
 //! `ociregistry check`
 
+use std::path::Path;
+use std::sync::Arc;
+
 use clap::Args;
 
+use super::admin::AdminOptions;
 use super::{Error, GlobalOptions, print};
 use crate::store::Store;
-use crate::store::care::{Fault, Finding, Folder, Pace};
+use crate::store::care::{CheckRequest, Fault, Finding, Folder, RepairRequest};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -19,7 +23,7 @@ Exit codes: 0 nothing is wrong, 1 something is or was.";
 /// Read the whole cache and hold every file against its digest
 ///
 /// Finds files that are damaged, and references that lead nowhere. The daemon does the same by itself now and then
-/// ([check] every). Without --repair it reads only, and may be used while the daemon runs.
+/// ([check] every). Without --repair it reads only. Where a daemon serves, it is the one that reads and repairs.
 #[derive(Args, Debug)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Check {
@@ -29,22 +33,25 @@ pub struct Check {
     /// Print the report as JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    admin: AdminOptions,
 }
 
 impl Check {
     pub fn run(self, global: &GlobalOptions) -> Result<(), Error> {
-        let path = global.image_path()?;
         let mut printed = Ok(());
-        let mut tell = |finding: &Finding| {
+        let mut tell = |finding: Finding| {
             if !self.json && printed.is_ok() {
-                printed = print(&line(finding));
+                printed = print(&line(&finding));
             }
+            Ok(())
         };
-        let pace = Pace::free();
         let report = if self.repair {
-            Store::open_existing(&path)?.check_and_repair(&pace, &mut tell)?
+            let open = |path: &Path| Ok(Arc::new(Store::open_existing(path)?));
+            self.admin.command(global, &RepairRequest {}, open, &mut tell)?
         } else {
-            Folder::open(&path)?.check(&pace, &mut tell)?
+            let open = |path: &Path| Ok(Folder::open(path)?);
+            self.admin.command(global, &CheckRequest {}, open, &mut tell)?
         };
         printed?;
         if self.json {

@@ -1,16 +1,16 @@
 //! `ociregistry list`
 
+use std::cmp::Ordering;
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
-use std::ops::ControlFlow;
+use std::path::Path;
 
 use clap::{Args, ValueEnum};
-use jiff::Timestamp;
-use jiff::tz::TimeZone;
 
-use super::table::{Column, Cut, Table};
+use super::admin::AdminOptions;
 use super::{Error, GlobalOptions, pattern};
-use crate::oci::Digest;
-use crate::store::care::{CareError, Folder, ListRequest, ListedBlob, ListedImage, Pace, Usage};
+use crate::admin::Table;
+use crate::admin::text::{Row, megabytes};
+use crate::store::care::{BlobsRequest, Folder, ListReport, ListRequest, ListedBlob, ListedImage};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -20,7 +20,7 @@ Examples:
   All of two repositories, for a script:
     ociregistry list --pattern 'quay.io/team/a:,quay.io/team/b:' --json | jq -r .digest
 
-It reads the cache's folder and may be used while the daemon runs.";
+The daemon is asked where one serves, else the cache's folder is read.";
 
 /// List the images in the cache
 ///
@@ -53,6 +53,8 @@ pub struct List {
     /// Print one JSON object a line; sizes are in bytes
     #[arg(long, conflicts_with_all = ["header", "short_digest"])]
     json: bool,
+    #[command(flatten)]
+    admin: AdminOptions,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -69,39 +71,14 @@ enum Sort {
 
 type Out = BufWriter<StdoutLock<'static>>;
 
-/// A row of either list.
-trait Row<const N: usize>: serde::Serialize + Sized {
-    fn columns() -> [Column; N];
-    fn cells(&self, short: bool) -> [String; N];
+/// A row that can be sorted.
+trait Sorted {
     /// Compares by name, by creation, by use, by size from the largest.
-    fn by(&self, other: &Self, sort: Sort) -> std::cmp::Ordering;
+    fn by(&self, other: &Self, sort: Sort) -> Ordering;
 }
 
-impl Row<6> for ListedImage {
-    fn columns() -> [Column; 6] {
-        let column = |title, cut| Column { title, right: false, cut };
-        [
-            column("IMAGE", Cut::Beginning),
-            column("TAG/DIGEST", Cut::End),
-            column("TYPE", Cut::Never),
-            column("CREATED", Cut::Never),
-            column("PULLED", Cut::Never),
-            Column { title: "SIZE(MB)", right: true, cut: Cut::Never },
-        ]
-    }
-
-    fn cells(&self, short: bool) -> [String; 6] {
-        [
-            self.image.clone(),
-            self.tag.clone().unwrap_or_else(|| digest(&self.digest, short)),
-            self.kind.as_str().to_owned(),
-            time(self.created),
-            time(self.pulled),
-            megabytes(self.size),
-        ]
-    }
-
-    fn by(&self, other: &Self, sort: Sort) -> std::cmp::Ordering {
+impl Sorted for ListedImage {
+    fn by(&self, other: &Self, sort: Sort) -> Ordering {
         let name = |row: &Self| (row.image.clone(), row.tag.clone(), row.digest);
         match sort {
             Sort::Name => name(self).cmp(&name(other)),
@@ -112,20 +89,8 @@ impl Row<6> for ListedImage {
     }
 }
 
-impl Row<3> for ListedBlob {
-    fn columns() -> [Column; 3] {
-        [
-            Column { title: "DIGEST", right: false, cut: Cut::End },
-            Column { title: "CREATED", right: false, cut: Cut::Never },
-            Column { title: "SIZE(MB)", right: true, cut: Cut::Never },
-        ]
-    }
-
-    fn cells(&self, short: bool) -> [String; 3] {
-        [digest(&self.digest, short), time(self.created), megabytes(self.size)]
-    }
-
-    fn by(&self, other: &Self, sort: Sort) -> std::cmp::Ordering {
+impl Sorted for ListedBlob {
+    fn by(&self, other: &Self, sort: Sort) -> Ordering {
         match sort {
             Sort::Name => self.digest.cmp(&other.digest),
             Sort::Created | Sort::Pulled => self.created.cmp(&other.created),
@@ -161,37 +126,24 @@ impl<const N: usize, W: Write> Printer<N, W> {
 
 impl List {
     pub fn run(self, global: &GlobalOptions) -> Result<(), Error> {
-        let folder = Folder::open(&global.image_path()?)?;
-        let request = ListRequest { patterns: self.pattern.clone(), pinned: self.pinned };
-        let (rows, mut out) = if self.blobs {
-            self.print(|tell| folder.list_blobs(&request, tell))?
+        let open = |path: &Path| Ok(Folder::open(path)?);
+        let (patterns, totals) = (self.pattern.clone(), self.totals);
+        let (report, mut out) = if self.blobs {
+            let request = BlobsRequest { patterns, totals };
+            self.print(|each| self.admin.command(global, &request, open, each))?
         } else {
-            let mut missing: Vec<String> = folder.pins()?.names().map(str::to_owned).collect();
-            let (rows, mut out) = self.print(|tell| {
-                folder.list(&request, &mut |row: ListedImage| {
-                    missing.retain(|name| *name != full_name(&row));
-                    tell(row)
-                })
-            })?;
-            if self.pinned && !self.json {
-                for name in missing {
-                    writeln!(out, "{name} is pinned and not in the cache").map_err(Error::Output)?;
-                }
-            }
-            (rows, out)
+            let request = ListRequest { patterns, totals, pinned: self.pinned, ..ListRequest::default() };
+            self.print(|each| self.admin.command(global, &request, open, each))?
         };
-        if self.totals {
-            let usage = folder.usage(&Pace::free())?;
-            self.print_totals(rows, &usage, &mut out).map_err(Error::Output)?;
-        }
+        self.print_end(&report, &mut out).map_err(Error::Output)?;
         out.flush().map_err(Error::Output)
     }
 
-    /// Prints what `list` tells; how many that were, and where more can be written.
-    fn print<const N: usize, R: Row<N>>(
+    /// Prints what `list` tells; what it came to, and where more can be written.
+    fn print<const N: usize, R: Row<N> + Sorted>(
         &self,
-        list: impl FnOnce(&mut dyn FnMut(R) -> ControlFlow<()>) -> Result<(), CareError>,
-    ) -> Result<(u64, Out), Error> {
+        list: impl FnOnce(&mut dyn FnMut(R) -> Result<(), Error>) -> Result<ListReport, Error>,
+    ) -> Result<(ListReport, Out), Error> {
         let out = BufWriter::new(io::stdout().lock());
         let mut printer = if self.json {
             Printer::Json(out)
@@ -203,60 +155,40 @@ impl List {
                 short: self.short_digest,
             }
         };
-        let (mut count, mut held, mut printed) = (0, Vec::new(), Ok(()));
-        let mut row = |row: &R| {
-            printed = printer.row(row);
-            if printed.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        };
-        list(&mut |listed| {
-            count += 1;
+        let mut held = Vec::new();
+        let report = list(&mut |row: R| {
             if self.sort.is_some() {
-                held.push(listed);
-                return ControlFlow::Continue(());
+                held.push(row);
+                return Ok(());
             }
-            row(&listed)
+            printer.row(&row).map_err(Error::Output)
         })?;
         if let Some(sort) = self.sort {
             held.sort_by(|a, b| a.by(b, sort).then_with(|| a.by(b, Sort::Name)));
-            let _ = held.iter().try_for_each(&mut row);
+            held.iter().try_for_each(|row| printer.row(row)).map_err(Error::Output)?;
         }
-        printed.map_err(Error::Output)?;
-        Ok((count, printer.end().map_err(Error::Output)?))
+        Ok((report, printer.end().map_err(Error::Output)?))
     }
 
-    fn print_totals(&self, rows: u64, usage: &Usage, out: &mut impl Write) -> io::Result<()> {
+    /// What comes below the rows.
+    fn print_end(&self, report: &ListReport, out: &mut impl Write) -> io::Result<()> {
+        if !self.json {
+            for name in &report.missing {
+                writeln!(out, "{name} is pinned and not in the cache")?;
+            }
+        }
+        let (listed, Some(usage)) = (report.listed, report.usage) else { return Ok(()) };
         if self.json {
             let totals =
-                serde_json::json!({ "listed": rows, "blobs": usage.blobs, "manifests": usage.manifests });
+                serde_json::json!({ "listed": listed, "blobs": usage.blobs, "manifests": usage.manifests });
             return writeln!(out, "{}", serde_json::json!({ "totals": totals }));
         }
         writeln!(
             out,
-            "{rows} listed; the cache holds {} blobs and {} manifests, {} MB",
+            "{listed} listed; the cache holds {} blobs and {} manifests, {} MB",
             usage.blobs.files,
             usage.manifests.files,
             megabytes(usage.bytes())
         )
     }
-}
-
-fn full_name(row: &ListedImage) -> String {
-    match &row.tag {
-        Some(tag) => format!("{}:{tag}", row.image),
-        None => format!("{}@{}", row.image, row.digest),
-    }
-}
-
-fn digest(digest: &Digest, short: bool) -> String {
-    if short { format!("{}:{}", digest.algorithm().name(), &digest.hex()[..12]) } else { digest.to_string() }
-}
-
-/// As `prune --date` takes it.
-fn time(time: Timestamp) -> String {
-    time.to_zoned_datetime(TimeZone::system()).strftime("%Y-%m-%dT%H:%M:%S").to_string()
-}
-
-/// Of a million bytes.
-pub fn megabytes(bytes: u64) -> String {
-    format!("{:.2}", bytes as f64 / 1e6)
 }

@@ -11,7 +11,6 @@ mod prune;
 mod reload;
 mod serve;
 mod status;
-mod table;
 mod version;
 
 use std::io::{self, Write};
@@ -19,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::admin::AdminError;
+use crate::admin::{AdminError, Cause};
 use crate::config::{ConfigError, Configuration, Override, Source};
 use crate::daemon::ServeError;
 use crate::mirror::MirrorError;
@@ -207,16 +206,33 @@ impl Error {
             Self::Mirror(_) => 1,
             Self::NoDaemon(_) | Self::Admin(AdminError::NoDaemon { .. }) => 69,
             Self::Admin(AdminError::NotAllowed { .. }) => 77,
+            Self::Admin(AdminError::Refused(complaint)) => of_cause(complaint.kind),
             Self::Admin(_) => 76,
             Self::Refused(_) | Self::Wrong(_) => 1,
-            Self::Store(OpenError::Locked { .. }) | Self::Care(CareError::Stopped) => 75,
-            Self::Store(OpenError::Io(error)) | Self::Care(CareError::Store(error)) => {
-                if error.source.kind() == io::ErrorKind::PermissionDenied { 77 } else { 74 }
+            Self::Store(OpenError::Locked { .. }) => 75,
+            Self::Store(OpenError::Io(error)) => {
+                if error.source.kind() == io::ErrorKind::PermissionDenied {
+                    77
+                } else {
+                    74
+                }
             }
+            Self::Care(error) => of_cause(error.into()),
             Self::Output(_) => 74,
-            Self::Store(_) | Self::Care(CareError::Malformed { .. }) => 78,
-            Self::Care(CareError::Pattern { .. } | CareError::NothingChosen) => 2,
+            Self::Store(_) => 78,
         }
+    }
+}
+
+/// The same whether the daemon did the work or this process.
+fn of_cause(cause: Cause) -> u8 {
+    match cause {
+        Cause::Request => 2,
+        Cause::Disk => 74,
+        Cause::Ending => 75,
+        Cause::Command | Cause::Token | Cause::Elsewhere | Cause::Other => 76,
+        Cause::Denied => 77,
+        Cause::Cache => 78,
     }
 }
 

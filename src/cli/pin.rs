@@ -1,11 +1,15 @@
 //! `ociregistry pin` and `ociregistry unpin`
 
+use std::path::Path;
+use std::sync::Arc;
+
 use clap::Args;
 
+use super::admin::AdminOptions;
 use super::{Error, GlobalOptions, print};
 use crate::oci::Image;
 use crate::store::Store;
-use crate::store::care::PinAction;
+use crate::store::care::{PinAction, PinReport, PinRequest};
 
 /// Keep images whatever is pruned
 ///
@@ -29,6 +33,8 @@ struct Images {
     /// Images as in a pull, such as registry.k8s.io/pause:3.10, nginx or quay.io/team/a@sha256:…
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<Image>,
+    #[command(flatten)]
+    admin: AdminOptions,
 }
 
 impl Pin {
@@ -45,9 +51,11 @@ impl Unpin {
 
 impl Images {
     fn change(self, global: &GlobalOptions, action: PinAction) -> Result<(), Error> {
-        let store = Store::open_existing(&global.image_path()?)?;
-        for image in &self.images {
-            let report = store.pin(image, action)?;
+        let open = |path: &Path| Ok(Arc::new(Store::open_existing(path)?));
+        let request = PinRequest { action, images: self.images };
+        // All are changed, whether or not anybody reads of it to the end.
+        let mut printed = Ok(());
+        let mut each = |report: PinReport| {
             let what = match (report.pinned, report.changed) {
                 (true, true) if !report.cached => "is pinned; it is not in the cache yet",
                 (true, true) => "is pinned",
@@ -55,8 +63,12 @@ impl Images {
                 (false, true) => "is not pinned any more",
                 (false, false) => "was not pinned",
             };
-            print(&format!("{} {what}\n", report.image))?;
-        }
-        Ok(())
+            if printed.is_ok() {
+                printed = print(&format!("{} {what}\n", report.image));
+            }
+            Ok(())
+        };
+        self.admin.command(global, &request, open, &mut each)?;
+        printed
     }
 }

@@ -1,5 +1,7 @@
 //! `ociregistry prune`
 
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{ArgGroup, Args};
@@ -7,12 +9,12 @@ use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
-use super::list::megabytes;
+use super::admin::AdminOptions;
 use super::{Error, GlobalOptions, pattern, print};
+use crate::admin::text::summary;
 use crate::config;
-use crate::oci::Image;
 use crate::store::Store;
-use crate::store::care::{Pace, PruneRequest, Rules};
+use crate::store::care::{PruneRequest, Rules};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -26,7 +28,7 @@ Examples:
     ociregistry prune --pattern '^quay.io/team/a:,^quay.io/team/b:'
 
 An image that fits all that is given goes, and with it the blobs that no other image needs. Pinned images, and those
-that the configuration keeps ([prune] keep), stay.";
+that the configuration keeps ([prune] keep), stay. The daemon does it where one serves; pulls go on meanwhile.";
 
 /// Remove images from the cache
 #[derive(Args, Debug)]
@@ -54,35 +56,29 @@ pub struct Prune {
     /// Only say what would go, and how many bytes would come back
     #[arg(long)]
     dry_run: bool,
+    #[command(flatten)]
+    admin: AdminOptions,
 }
 
 impl Prune {
     pub fn run(self, global: &GlobalOptions) -> Result<(), Error> {
-        let settings = global.load(Vec::new())?.settings;
-        let store = Store::open_existing(&settings.image_path)?;
-        let prune = settings.prune;
-        store.set_rules(Rules { keep: Box::new(move |name| prune.keeps(name)), evict: false });
+        let open = |path: &Path| {
+            let prune = global.load(Vec::new())?.settings.prune;
+            let store = Store::open_existing(path)?;
+            store.set_rules(Rules { keep: Box::new(move |name| prune.keeps(name)), evict: false });
+            Ok(Arc::new(store))
+        };
+        // What is asked for is done, whether or not anybody reads of it to the end.
         let mut printed = Ok(());
-        let mut tell = |image: &Image| {
+        let mut each = |image: String| {
             if printed.is_ok() {
                 printed = print(&format!("{image}\n"));
             }
+            Ok(())
         };
-        let report = store.prune(&self.request(), &Pace::free(), &mut tell)?;
-        store.close();
+        let report = self.admin.command(global, &self.request(), open, &mut each)?;
         printed?;
-        let (verb, come) = if self.dry_run { ("would go", "would come back") } else { ("went", "came back") };
-        let kept = match report.kept {
-            0 => String::new(),
-            kept => format!("; {kept} that fit stay, being pinned or kept by the configuration"),
-        };
-        print(&format!(
-            "{} images {verb} with {} manifests and {} blobs, {} MB {come}{kept}\n",
-            report.images,
-            report.manifests.files,
-            report.blobs.files,
-            megabytes(report.bytes()),
-        ))
+        print(&format!("{}\n", summary(&report)))
     }
 
     fn request(&self) -> PruneRequest {

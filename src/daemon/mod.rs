@@ -29,7 +29,7 @@ use nix::unistd::Group;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch as channel};
 
-use crate::admin::{self, Desk, Health};
+use crate::admin::{self, Desk, Health, Worker};
 use crate::config::{Access, Configuration, Settings, Source, drop_in};
 use crate::oci::Registry;
 use crate::pull::Pull;
@@ -129,6 +129,8 @@ pub fn serve(
         log,
     };
 
+    let worker = Worker::new(store.clone(), shutdown.clone());
+
     print!("{banner}");
     let result = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
@@ -161,7 +163,7 @@ pub fn serve(
             let (reload, reloads) = mpsc::channel(RELOADS);
             if let Some(listener) = admin_socket {
                 let status = gauges.clone();
-                let desk = Desk { status: Box::new(move || status.status()), reload };
+                let desk = Desk { status: Box::new(move || status.status()), reload, worker };
                 tokio::spawn(admin::serve(listener, Arc::new(desk)));
             }
             tokio::spawn(reloader.run(hangup, reloads, gauges.clone(), systemd.clone()));

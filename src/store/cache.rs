@@ -17,7 +17,7 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use super::care::{Guard, Rules, Totals};
 use super::layout::{Kind, Layout};
 use super::list::{InMemory, in_memory};
-use super::lock::Lock;
+use super::lock::{FolderId, Lock};
 use super::partial::{Partial, Verified, remove};
 use super::publish::{Pending, Publisher, lock};
 use super::touch::Touches;
@@ -128,6 +128,11 @@ impl Store {
     /// Tells this cache from others; made when the folder was.
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// Tells this folder from all others, its copies too.
+    pub fn folder_id(&self) -> FolderId {
+        self.lock.folder
     }
 
     /// Tells other processes where this one takes commands.

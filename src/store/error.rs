@@ -63,8 +63,8 @@ pub enum OpenError {
 fn user(holder: Option<&Holder>) -> String {
     match holder {
         None => "another process".to_owned(),
-        Some(Holder { pid, admin_socket: None }) => format!("process {pid}"),
-        Some(Holder { pid, admin_socket: Some(socket) }) => {
+        Some(Holder { pid, admin_socket: None, .. }) => format!("process {pid}"),
+        Some(Holder { pid, admin_socket: Some(socket), .. }) => {
             format!("process {pid}, which takes commands at {}", socket.display())
         }
     }

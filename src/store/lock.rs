@@ -1,9 +1,10 @@
 //! Who writes to the folder: one process at a time, and which.
 
-use std::fs::File;
-use std::io::ErrorKind;
+use std::fmt;
+use std::fs::{File, Metadata};
+use std::io::{ErrorKind, Read};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,24 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 pub struct Lock {
     file: Flock<File>,
     path: PathBuf,
+    pub folder: FolderId,
+}
+
+/// This very folder, however it is reached, and no copy of it: device and inode of its lock file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FolderId(u64, u64);
+
+impl FolderId {
+    fn of(lock: &Metadata) -> Self {
+        Self(lock.dev(), lock.ino())
+    }
+}
+
+/// `fe00-2a`
+impl fmt::Display for FolderId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:x}-{:x}", self.0, self.1)
+    }
 }
 
 /// The process that writes to a folder, as its lock file tells.
@@ -28,26 +47,33 @@ pub struct Holder {
     pub pid: String,
     /// Where it takes commands, if it does.
     pub admin_socket: Option<PathBuf>,
+    pub folder: FolderId,
 }
 
 impl Holder {
     /// The one of a folder; none where nobody has said anything. It may have ended without a word since.
     pub fn of(root: &Path) -> Result<Option<Self>, StoreError> {
         let path = Layout::new(root).lock();
-        match std::fs::read(&path) {
-            Ok(bytes) => Ok(Self::parse(&bytes)),
+        let read = || {
+            let mut file = File::open(&path)?;
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes)?;
+            Ok::<_, std::io::Error>((bytes, FolderId::of(&file.metadata()?)))
+        };
+        match read() {
+            Ok((bytes, folder)) => Ok(Self::parse(&bytes, folder)),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(StoreError::on("read", &path)(error)),
         }
     }
 
     /// Two lines: the process and the path.
-    fn parse(bytes: &[u8]) -> Option<Self> {
+    fn parse(bytes: &[u8], folder: FolderId) -> Option<Self> {
         let mut lines = bytes.split(|&byte| byte == b'\n');
         let pid = String::from_utf8_lossy(lines.next()?).trim().to_owned();
         let socket = lines.next().filter(|line| !line.is_empty());
         let admin_socket = socket.map(|line| PathBuf::from(std::ffi::OsStr::from_bytes(line)));
-        (!pid.is_empty()).then_some(Self { pid, admin_socket })
+        (!pid.is_empty()).then_some(Self { pid, admin_socket, folder })
     }
 }
 
@@ -62,7 +88,8 @@ impl Lock {
         loop {
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 Ok(file) => {
-                    let lock = Self { file, path };
+                    let folder = FolderId::of(&file.metadata().map_err(StoreError::on("look at", &path))?);
+                    let lock = Self { file, path, folder };
                     lock.write(None)?;
                     return Ok(lock);
                 }
@@ -107,11 +134,11 @@ mod tests {
         let layout = Layout::new(folder.path());
         assert_eq!(Holder::of(folder.path()).unwrap(), None);
         let lock = Lock::take(&layout, PATIENCE).unwrap();
-        let pid = std::process::id().to_string();
-        assert_eq!(Holder::of(folder.path()).unwrap(), Some(Holder { pid: pid.clone(), admin_socket: None }));
+        let holder = Holder { pid: std::process::id().to_string(), admin_socket: None, folder: lock.folder };
+        assert_eq!(Holder::of(folder.path()).unwrap(), Some(holder.clone()));
         let socket = PathBuf::from("/run/a folder/admin.sock");
         lock.write(Some(&socket)).unwrap();
-        let holder = Holder { pid, admin_socket: Some(socket) };
+        let holder = Holder { admin_socket: Some(socket), ..holder };
         assert_eq!(Holder::of(folder.path()).unwrap(), Some(holder));
         lock.clear();
         assert_eq!(Holder::of(folder.path()).unwrap(), None);

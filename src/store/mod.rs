@@ -50,7 +50,7 @@ pub use cache::Store;
 pub use error::{OpenError, StoreError};
 pub use layout::Kind;
 pub use list::Kept;
-pub use lock::Holder;
+pub use lock::{FolderId, Holder};
 pub use partial::{Partial, Verified, Wrong};
 pub use record::Record;
 pub use trouble::{Trouble, TroubleKind};

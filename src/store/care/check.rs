@@ -28,6 +28,16 @@ const CHUNK: usize = 1 << 20;
 /// Findings that are kept; the rest is counted.
 const FINDINGS: usize = 1000;
 
+/// Asks for a look at everything.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CheckRequest {}
+
+/// Asks for a look at everything, and for what is wrong to be put aside.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RepairRequest {}
+
 /// What a check found wrong with one file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -1,9 +1,11 @@
 //! What the cache holds, one row at a time.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, mpsc};
 use std::thread;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -11,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::mark::readable;
 use super::reach::{self, Reached};
 use super::walk::{Entry, Repository, Which, contents, repositories, stat};
-use super::{CareError, Folder, patterns};
+use super::{CareError, Folder, Pace, Usage, patterns};
 use crate::oci::{Digest, Kind as Document, Reference};
 use crate::store::Kind;
 use crate::store::publish::lock;
@@ -22,15 +24,46 @@ const ROWS: usize = 256;
 /// Threads that read at the same time.
 const READERS: usize = 4;
 
-/// Which rows.
+/// Where no row comes, whether to stop is asked this often.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// Which images. All that is given holds for each.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct ListRequest {
-    /// Regular expressions, one of which is found in `registry/repository:tag` or `registry/repository@digest`; of
-    /// blobs, in the digest.
+    /// Regular expressions, one of which is found in `registry/repository:tag` or `registry/repository@digest`.
     pub patterns: Vec<String>,
     /// Those that are pinned, in the cache or not.
     pub pinned: bool,
+    #[serde(rename = "type")]
+    pub kind: Option<ListedType>,
+    /// A part of the digest of a blob that they lead to.
+    pub of_blob: Option<String>,
+    /// Tell the blobs of each.
+    pub blobs: bool,
+    /// Count what the cache holds, too.
+    pub totals: bool,
+}
+
+/// Which blobs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BlobsRequest {
+    /// Regular expressions, one of which is found in the digest.
+    pub patterns: Vec<String>,
+    /// Count what the cache holds, too.
+    pub totals: bool,
+}
+
+/// What a list came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListReport {
+    /// Rows that were told.
+    pub listed: u64,
+    /// Of a list of what is pinned: names that the cache does not hold.
+    pub missing: Vec<String>,
+    /// What the cache holds, where that was asked for.
+    pub usage: Option<Usage>,
 }
 
 /// What stands under a name.
@@ -69,6 +102,27 @@ pub struct ListedImage {
     /// image. Blobs that nobody has pulled yet count too.
     pub size: u64,
     pub pinned: bool,
+    /// What it leads to beside manifests, where that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blobs: Option<Vec<NamedBlob>>,
+}
+
+/// A blob as manifests name it; it may not be in the cache.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamedBlob {
+    pub digest: Digest,
+    /// In bytes.
+    pub size: u64,
+}
+
+impl ListedImage {
+    /// `registry/repository:tag` or `registry/repository@digest`
+    pub fn full_name(&self) -> String {
+        match &self.tag {
+            Some(tag) => format!("{}:{tag}", self.image),
+            None => format!("{}@{}", self.image, self.digest),
+        }
+    }
 }
 
 /// A file under `blobs/`.
@@ -87,22 +141,28 @@ impl Folder {
     pub fn list(
         &self,
         request: &ListRequest,
+        pace: &Pace<'_>,
         tell: &mut dyn FnMut(ListedImage) -> ControlFlow<()>,
-    ) -> Result<(), CareError> {
+    ) -> Result<ListReport, CareError> {
         let wanted = patterns(&request.patterns)?;
         let pins = self.pins()?;
         let work = Mutex::new(repositories(&self.layout)?);
+        let over = AtomicBool::new(false);
         let (rows, listed) = mpsc::sync_channel(ROWS);
         let read = |rows: mpsc::SyncSender<Result<ListedImage, CareError>>| {
             let mut send = |row: Row<'_>| {
+                if over.load(Ordering::Relaxed) {
+                    return ControlFlow::Break(());
+                }
                 let pinned = pins.has(&row.entry.image);
                 let wanted =
                     wanted.as_ref().is_none_or(|wanted| wanted.is_match(&row.entry.image.to_string()));
-                if !wanted || request.pinned && !pinned {
+                if !wanted || request.pinned && !pinned || request.kind.is_some_and(|kind| kind != row.kind())
+                {
                     return ControlFlow::Continue(());
                 }
                 // Nobody listens any more when it has enough.
-                match rows.send(self.row(row, pinned)) {
+                match self.row(row, pinned, request).transpose().map_or(Ok(()), |row| rows.send(row)) {
                     Ok(()) => ControlFlow::Continue(()),
                     Err(_) => ControlFlow::Break(()),
                 }
@@ -119,56 +179,101 @@ impl Folder {
                 }
             }
         };
+        let mut missing: BTreeSet<String> = match request.pinned {
+            true => {
+                let wanted = |name: &&str| wanted.as_ref().is_none_or(|wanted| wanted.is_match(name));
+                pins.names().filter(wanted).map(str::to_owned).collect()
+            }
+            false => BTreeSet::new(),
+        };
+        let mut report = ListReport::default();
         let readers = thread::available_parallelism().map_or(1, usize::from).min(READERS);
         thread::scope(|scope| {
             for rows in vec![rows; readers] {
                 scope.spawn(|| read(rows));
             }
-            for row in listed {
-                if tell(row?).is_break() {
-                    break;
+            // Dropped with it: then the readers end, too.
+            let listed = listed;
+            let told = loop {
+                if let Err(error) = pace.step(0) {
+                    break Err(error);
                 }
-            }
-            Ok(())
-        })
+                match listed.recv_timeout(LOOK_EVERY) {
+                    Ok(Ok(row)) => {
+                        missing.remove(&row.full_name());
+                        report.listed += 1;
+                        if tell(row).is_break() {
+                            break Ok(());
+                        }
+                    }
+                    Ok(Err(error)) => break Err(error),
+                    Err(mpsc::RecvTimeoutError::Timeout) => {}
+                    Err(mpsc::RecvTimeoutError::Disconnected) => break Ok(()),
+                }
+            };
+            over.store(true, Ordering::Relaxed);
+            told
+        })?;
+        report.missing = missing.into_iter().collect();
+        report.usage = request.totals.then(|| self.usage(pace)).transpose()?;
+        Ok(report)
     }
 
-    fn row(&self, Row { entry, used, held }: Row<'_>, pinned: bool) -> Result<ListedImage, CareError> {
-        let Entry { image, record, .. } = entry;
+    /// None when it does not lead to the blob that is asked for.
+    fn row(
+        &self,
+        row: Row<'_>,
+        pinned: bool,
+        request: &ListRequest,
+    ) -> Result<Option<ListedImage>, CareError> {
+        let kind = row.kind();
+        let Row { entry: Entry { image, record, .. }, used, held } = row;
         let mut size = 0;
         let mut seen = HashSet::new();
+        let mut blobs = request.blobs.then(Vec::new);
+        let mut is_wanted = request.of_blob.is_none();
         let read = |digest: &Digest| reach::read(&self.layout, digest);
         reach::reach(record.digest, &|child| held.contains_key(child), &read, &mut |what| match what {
             Reached::Manifest(_, bytes) => size += bytes,
             Reached::Blob(blob) if blob.foreign || !seen.insert(blob.digest) => {}
-            Reached::Blob(blob) => size += blob.size,
+            Reached::Blob(blob) => {
+                size += blob.size;
+                is_wanted |= request
+                    .of_blob
+                    .as_ref()
+                    .is_some_and(|part| blob.digest.to_string().contains(part.as_str()));
+                if let Some(blobs) = &mut blobs {
+                    blobs.push(NamedBlob { digest: blob.digest, size: blob.size });
+                }
+            }
         })?;
-        Ok(ListedImage {
+        Ok(is_wanted.then(|| ListedImage {
             image: image.name.to_string(),
             tag: match &image.reference {
                 Reference::Tag(tag) => Some(tag.to_string()),
                 Reference::Digest(_) => None,
             },
             digest: record.digest,
-            kind: match record.media_type.kind() {
-                Document::Index => ListedType::List,
-                Document::Image | Document::Other => ListedType::Image,
-            },
+            kind,
             created: record.fetched,
             pulled: timestamp(used),
             size,
             pinned,
-        })
+            blobs,
+        }))
     }
 
     /// Tells of the blobs, in no order, until `tell` has enough. Blocks.
     pub fn list_blobs(
         &self,
-        request: &ListRequest,
+        request: &BlobsRequest,
+        pace: &Pace<'_>,
         tell: &mut dyn FnMut(ListedBlob) -> ControlFlow<()>,
-    ) -> Result<(), CareError> {
+    ) -> Result<ListReport, CareError> {
         let wanted = patterns(&request.patterns)?;
+        let mut report = ListReport::default();
         for content in contents(&self.layout.contents(Kind::Blob))? {
+            pace.step(0)?;
             let content = content?;
             let Some(digest) = content.digest else { continue };
             if !wanted.as_ref().is_none_or(|wanted| wanted.is_match(&digest.to_string())) {
@@ -176,11 +281,13 @@ impl Folder {
             }
             let Some(stat) = stat(&content.path)? else { continue };
             let row = ListedBlob { digest, size: stat.length, created: timestamp(stat.written) };
+            report.listed += 1;
             if tell(row).is_break() {
                 break;
             }
         }
-        Ok(())
+        report.usage = request.totals.then(|| self.usage(pace)).transpose()?;
+        Ok(report)
     }
 }
 
@@ -189,6 +296,15 @@ struct Row<'a> {
     entry: &'a Entry,
     used: u32,
     held: &'a HashMap<Digest, u32>,
+}
+
+impl Row<'_> {
+    fn kind(&self) -> ListedType {
+        match self.entry.record.media_type.kind() {
+            Document::Index => ListedType::List,
+            Document::Image | Document::Other => ListedType::Image,
+        }
+    }
 }
 
 /// Tags, and the manifests that none of them points to or that were asked for by digest.

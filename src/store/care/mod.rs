@@ -36,11 +36,11 @@ use std::path::{Path, PathBuf};
 
 use regex::{RegexSet, RegexSetBuilder};
 
-pub use check::{CheckReport, Fault, Finding};
+pub use check::{CheckReport, CheckRequest, Fault, Finding, RepairRequest};
 pub(super) use guard::Guard;
-pub use list::{ListRequest, ListedBlob, ListedImage, ListedType};
+pub use list::{BlobsRequest, ListReport, ListRequest, ListedBlob, ListedImage, ListedType, NamedBlob};
 pub use pace::Pace;
-pub use pins::{PinAction, PinReport, Pins};
+pub use pins::{PinAction, PinReport, PinRequest, Pins};
 pub use prune::{Keep, PruneReport, PruneRequest, RECENT, Rules};
 pub(super) use totals::Totals;
 pub use totals::{Space, Tally, Usage};
@@ -87,6 +87,13 @@ impl Store {
     /// This store's folder, to be read.
     pub fn folder(&self) -> Folder {
         Folder { layout: self.layout.clone() }
+    }
+
+    /// The same, once all that was pulled up to now and the times of last use are on disk. Blocks.
+    pub fn settled_folder(&self) -> Folder {
+        self.publisher.settle(|| ());
+        self.touches.flush(&self.layout);
+        self.folder()
     }
 }
 

@@ -46,6 +46,24 @@ pub enum PinAction {
     Unpin,
 }
 
+impl PinAction {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pin => "pin",
+            Self::Unpin => "unpin",
+        }
+    }
+}
+
+/// Which images to pin or not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PinRequest {
+    pub action: PinAction,
+    /// As in a pull: what is left out of a name is docker.io, library and latest.
+    pub images: Vec<Image>,
+}
+
 /// What a change of pins found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PinReport {

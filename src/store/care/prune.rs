@@ -29,7 +29,7 @@ pub const RECENT: Duration = Duration::from_secs(60 * 60);
 
 /// Which images go: those that fit all that is given. Content that no image leads to goes with them, always.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct PruneRequest {
     /// Regular expressions, one of which is found in `registry/repository:tag` or `registry/repository@digest`.
     pub patterns: Vec<String>,

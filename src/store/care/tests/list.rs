@@ -10,17 +10,13 @@ fn list(cache: &Cache, request: &ListRequest) -> Vec<ListedImage> {
         rows.push(row);
         ControlFlow::Continue(())
     };
-    cache.folder().list(request, &mut tell).unwrap();
+    cache.folder().list(request, &Pace::free(), &mut tell).unwrap();
     rows.sort_by_key(|row| (row.image.clone(), row.tag.clone(), row.digest));
     rows
 }
 
 fn names(rows: &[ListedImage]) -> Vec<String> {
-    let name = |row: &ListedImage| match &row.tag {
-        Some(tag) => format!("{}:{tag}", row.image),
-        None => format!("{}@{}", row.image, row.digest),
-    };
-    rows.iter().map(name).collect()
+    rows.iter().map(ListedImage::full_name).collect()
 }
 
 #[test]
@@ -62,13 +58,13 @@ fn patterns_are_found_anywhere_in_a_name_and_one_is_enough() {
     }
     let matching = |patterns: &[&str]| {
         let patterns = patterns.iter().map(ToString::to_string).collect();
-        names(&list(&cache, &ListRequest { patterns, pinned: false }))
+        names(&list(&cache, &ListRequest { patterns, ..ListRequest::default() }))
     };
     assert_eq!(matching(&["^quay.io/a/[bx]:"]), ["quay.io/a/b:1"]);
     assert_eq!(matching(&["latest$", "/c"]), ["docker.io/library/d:latest", "quay.io/a/c:1"]);
     assert!(matching(&["nothing"]).is_empty());
-    let request = ListRequest { patterns: vec!["a(".to_owned()], pinned: false };
-    let error = cache.folder().list(&request, &mut |_| ControlFlow::Continue(())).unwrap_err();
+    let request = ListRequest { patterns: vec!["a(".to_owned()], ..ListRequest::default() };
+    let error = cache.folder().list(&request, &Pace::free(), &mut |_| ControlFlow::Continue(())).unwrap_err();
     assert_eq!(error.to_string(), "`a(` is no regular expression: unclosed group");
 }
 

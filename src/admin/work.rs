@@ -1,0 +1,203 @@
+//! The daemon's side of commands: each on a thread of its own, for as long as somebody listens.
+
+use std::cell::OnceCell;
+use std::fmt;
+use std::net::SocketAddr;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Limited};
+use tokio::runtime::Handle;
+use tokio::sync::{Mutex, mpsc, watch};
+use tokio::time::timeout;
+
+use super::answer::{Body, Cause, Complaint, LINES, Line, lines};
+use super::command::{Cache, Command};
+use crate::store::Store;
+use crate::store::care::{CareError, Pace};
+
+/// Bytes of a request.
+const REQUEST: usize = 1 << 20;
+
+/// For all of a request to come.
+const REQUEST_WITHIN: Duration = Duration::from_secs(30);
+
+/// A client that takes nothing for so long stops work that others wait for.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Who gives a command.
+#[derive(Clone, Copy, Debug)]
+pub enum Asker {
+    /// Of this host, when the kernel knows who it is.
+    User(Option<u32>),
+    /// With the token.
+    Address(SocketAddr),
+}
+
+impl fmt::Display for Asker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::User(Some(uid)) => write!(f, "uid {uid}"),
+            Self::User(None) => f.write_str("a user of this host"),
+            Self::Address(address) => address.fmt(f),
+        }
+    }
+}
+
+/// Does commands on the daemon's store.
+pub struct Worker {
+    store: Arc<Store>,
+    /// Had by what changes the cache as a whole.
+    turn: Arc<Mutex<()>>,
+    /// True from when the daemon is told to end.
+    ending: watch::Receiver<bool>,
+}
+
+/// What a command tells, as it goes.
+pub type Told<C> = mpsc::Receiver<Line<<C as Command>::Item, <C as Command>::Done>>;
+
+type Teller<C> = mpsc::Sender<Line<<C as Command>::Item, <C as Command>::Done>>;
+
+impl Worker {
+    pub fn new(store: Arc<Store>, ending: watch::Receiver<bool>) -> Self {
+        Self { store, turn: Arc::default(), ending }
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Answers a request for a command as JSON lines.
+    pub async fn answer<C: Command, B>(&self, request: Request<B>, asker: &Asker) -> Response<Body>
+    where
+        B: http_body::Body<Data = Bytes>,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        match read::<C, B>(request.into_body()).await {
+            Ok(command) => lines(self.begin(command, *asker)).await,
+            Err(complaint) => complaint.respond(),
+        }
+    }
+
+    /// Begins a command. It ends early when what it tells is dropped: a prune between two images.
+    pub fn begin<C: Command>(&self, command: C, asker: Asker) -> Told<C> {
+        let (teller, told) = mpsc::channel(LINES);
+        let (store, turn, mut ending) = (self.store.clone(), self.turn.clone(), self.ending.clone());
+        tokio::spawn(async move {
+            let turn = match turn.clone().try_lock_owned() {
+                _ if !C::ALONE => None,
+                Ok(turn) => Some(turn),
+                Err(_) => {
+                    let note = "another command prunes or repairs the cache: waiting for its end";
+                    let _ = teller.send(Line::Note(note.to_owned())).await;
+                    tokio::select! {
+                        turn = turn.lock_owned() => Some(turn),
+                        _ = ending.wait_for(|ending| *ending) => None,
+                        () = teller.closed() => return,
+                    }
+                }
+            };
+            let handle = Handle::current();
+            // Where the daemon ends there is nobody to join it: what a command leaves is what a crash would.
+            tokio::task::spawn_blocking(move || {
+                Work { command, asker, teller, ending, handle }.run(&store);
+                drop(turn);
+            });
+        });
+        told
+    }
+}
+
+async fn read<C: Command, B>(body: B) -> Result<C, Complaint>
+where
+    B: http_body::Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let body = std::pin::pin!(Limited::new(body, REQUEST));
+    let body = timeout(REQUEST_WITHIN, body.collect())
+        .await
+        .map_err(|_| Complaint::request(format!("the request did not come in {REQUEST_WITHIN:?}")))?
+        .map_err(|error| Complaint::request(format!("the request did not come: {error}")))?
+        .to_bytes();
+    let body: &[u8] = if body.is_empty() { b"{}" } else { &body };
+    serde_json::from_slice(body)
+        .map_err(|error| Complaint::request(format!("the request for {} is not right: {error}", C::PATH)))
+}
+
+/// A command under way.
+struct Work<C: Command> {
+    command: C,
+    asker: Asker,
+    teller: Teller<C>,
+    ending: watch::Receiver<bool>,
+    handle: Handle,
+}
+
+impl<C: Command> Work<C> {
+    fn run(self, store: &Arc<Store>) {
+        let Self { command, asker, teller, ending, handle } = &self;
+        // Why it is to end early, whatever it makes of that.
+        let stopped = OnceCell::new();
+        let stop = || {
+            if *ending.borrow() {
+                let _ = stopped.set(Complaint::new(Cause::Ending, "the daemon ends: stopped before the end"));
+            } else if teller.is_closed() {
+                let _ =
+                    stopped.set(Complaint::new(Cause::Ending, "who asked has gone: stopped before the end"));
+            }
+            stopped.get().is_some()
+        };
+        let mut told = 0u64;
+        let mut tell = |item| {
+            told += 1;
+            match self.send(Line::Item(item)) {
+                _ if stop() => ControlFlow::Break(()),
+                true => ControlFlow::Continue(()),
+                false => {
+                    let message = format!(
+                        "nobody took what there was to tell for {PATIENCE:?}: stopped before the end"
+                    );
+                    let _ = stopped.set(Complaint::new(Cause::Ending, message));
+                    ControlFlow::Break(())
+                }
+            }
+        };
+        let result = match stop() {
+            true => Err(CareError::Stopped),
+            false => command.run(&C::On::of(store), &Pace::until(&stop), &mut tell),
+        };
+        let end = match (stopped.get(), result) {
+            (None, Ok(done)) => {
+                if let Some(entry) = command.entry(&done) {
+                    tracing::info!("by {asker}: {entry}");
+                }
+                Line::Done(done)
+            }
+            (stopped, result) => {
+                let error = result.err().unwrap_or(CareError::Stopped);
+                let complaint = stopped.cloned().unwrap_or_else(|| Complaint::from(&error));
+                if C::ALONE {
+                    tracing::info!("by {asker}: {} came to no end, after {told} told: {complaint}", C::PATH);
+                }
+                Line::Error(complaint)
+            }
+        };
+        let _ = handle.block_on(teller.send_timeout(end, PATIENCE));
+    }
+
+    /// False when nobody takes it while others wait. Who only looks may be waited for.
+    fn send(&self, line: Line<C::Item, C::Done>) -> bool {
+        let Err(mpsc::error::TrySendError::Full(line)) = self.teller.try_send(line) else { return true };
+        let mut ending = self.ending.clone();
+        self.handle.block_on(async {
+            tokio::select! {
+                _ = self.teller.send(line) => true,
+                _ = ending.wait_for(|ending| *ending) => true,
+                () = tokio::time::sleep(PATIENCE), if C::ALONE => false,
+            }
+        })
+    }
+}
