@@ -90,7 +90,7 @@ fn wrong_types_and_values_say_what_is_wanted() {
 
 #[test]
 fn what_is_not_built_is_refused() {
-    for text in ["metrics = 9090", "preload_images = \"/a\"", "[admin]\nlisten = \"127.0.0.1:9000\""] {
+    for text in ["metrics = 9090", "preload_images = \"/a\"", "parallel = 2"] {
         let output = File::new(text).run(&["serve"]);
         assert_eq!(output.status.code(), Some(78), "{text}");
         assert!(err(&output).contains("not supported yet"), "{text}: {}", err(&output));

@@ -23,7 +23,7 @@ const AT_ONCE: usize = 64;
 /// An answer's body; of bytes at hand, or of lines to come.
 pub type Body = UnsyncBoxBody<Bytes, Broken>;
 
-/// The work died: the connection ends before the answer does, so that nobody takes a part for the whole.
+/// The work failed or died: the connection ends before the answer does, so that nobody takes a part for the whole.
 #[derive(Debug, thiserror::Error)]
 #[error("the work came to no end")]
 pub struct Broken;
@@ -143,17 +143,17 @@ where
     I: Serialize + Send + 'static,
     D: Serialize + Send + 'static,
 {
-    match stream(lines, "application/jsonl", |told| line(&told)).await {
+    match stream(lines, "application/jsonl", |told| Ok(line(&told))).await {
         Ok(response) => response,
         Err(complaint) => complaint.respond(),
     }
 }
 
-/// The same in any form.
+/// The same in any form; one that has no words for an error in the middle breaks off there.
 pub async fn stream<I, D>(
     mut lines: mpsc::Receiver<Line<I, D>>,
     media_type: &'static str,
-    format: impl FnMut(Line<I, D>) -> Bytes + Send + Unpin + 'static,
+    format: impl FnMut(Line<I, D>) -> Result<Bytes, Broken> + Send + 'static,
 ) -> Result<Response<Body>, Complaint>
 where
     I: Send + 'static,
@@ -194,7 +194,7 @@ struct Lines<I, D, F> {
 
 impl<I, D, F> Unpin for Lines<I, D, F> {}
 
-impl<I, D, F: FnMut(Line<I, D>) -> Bytes> http_body::Body for Lines<I, D, F> {
+impl<I, D, F: FnMut(Line<I, D>) -> Result<Bytes, Broken>> http_body::Body for Lines<I, D, F> {
     type Data = Bytes;
     type Error = Broken;
 
@@ -216,7 +216,10 @@ impl<I, D, F: FnMut(Line<I, D>) -> Bytes> http_body::Body for Lines<I, D, F> {
             let mut piece = BytesMut::new();
             for line in this.waiting.drain(..) {
                 this.ended |= line.is_end();
-                piece.put((this.format)(line));
+                match (this.format)(line) {
+                    Ok(bytes) => piece.put(bytes),
+                    Err(broken) => return Poll::Ready(Some(Err(broken))),
+                }
             }
             // A form may say nothing of a line.
             if !piece.is_empty() {

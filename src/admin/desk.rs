@@ -20,6 +20,8 @@ pub struct Desk {
     /// Whoever reloads gets each request, and answers it.
     pub reload: mpsc::Sender<oneshot::Sender<Reloaded>>,
     pub worker: Worker,
+    /// Ends the daemon, as SIGTERM does.
+    pub stop: Box<dyn Fn() + Send + Sync>,
 }
 
 impl Desk {

@@ -7,7 +7,8 @@
 //! Commands: HTTP over a Unix socket whose file says who may connect (0660, the daemon's group). docs/admin-api.md says
 //! what there is; a test holds it against the code.
 //! - `socket`: where it is, and who may use it
-//! - `server`: the daemon's side; `desk` is what it does for whom
+//! - `server`: the daemon's side, also of an address on the network, for whoever bears the `token`; `desk` is what it
+//!   does for whom, `old` the same by the names that an earlier program had for it
 //! - [`command`]: a typed request for work that takes its time, wherever it is done; `care`: those on the cache
 //! - `work`: how the daemon does them, each on a thread of its own
 //! - `client`: the side of our own commands
@@ -23,6 +24,7 @@ mod client;
 pub mod command;
 mod desk;
 mod health;
+mod old;
 mod reload;
 mod server;
 mod side_door;
@@ -30,6 +32,7 @@ mod socket;
 mod status;
 mod table;
 pub mod text;
+mod token;
 mod work;
 
 pub use answer::{Cause, Complaint, Line, lines};
@@ -38,9 +41,10 @@ pub use command::Command;
 pub use desk::Desk;
 pub use health::Health;
 pub use reload::Reloaded;
-pub use server::serve;
+pub use server::{serve, serve_network};
 pub use side_door::SideDoor;
 pub use socket::{FILE_NAME, bind};
 pub use status::{Mention, Status, Underway};
 pub use table::{Column, Cut, Table};
+pub use token::Token;
 pub use work::{Asker, Worker};

@@ -1,20 +1,30 @@
-//! The daemon's side of the admin socket.
+//! The daemon's side of commands: the admin socket, and an address on the network for whoever has the token.
 
 use std::convert::Infallible;
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use http::header::{HeaderValue, WWW_AUTHENTICATE};
+use http::{Request, Response};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::Semaphore;
 
-use super::Desk;
+use super::answer::{Body, Cause, Complaint};
+use super::old::{self, Ends};
+use super::token::Token;
 use super::work::Asker;
+use super::{Desk, SideDoor};
 
-/// Commands at once.
+/// Commands at once, at either door.
 const CONNECTIONS: usize = 64;
 
 /// For the head of a request.
@@ -23,28 +33,89 @@ const HEAD_WITHIN: Duration = Duration::from_secs(10);
 /// A pause after an accept that failed, as it does when file descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Answers commands until dropped; those under way are dropped with it.
+/// Answers commands at the socket until dropped; those under way are dropped with it.
 pub async fn serve(listener: UnixListener, desk: Arc<Desk>) -> io::Result<Infallible> {
-    let listener = tokio::net::UnixListener::from_std(listener)?;
+    let door = Socket(tokio::net::UnixListener::from_std(listener)?);
+    Ok(serve_at(door, desk).await)
+}
+
+/// The same for whoever bears the token, with the commands of earlier programs besides.
+pub async fn serve_network(door: SideDoor, token: Arc<Token>, desk: Arc<Desk>) -> io::Result<Infallible> {
+    let door = Network { listener: TcpListener::from_std(door.into_listener())?, token };
+    Ok(serve_at(door, desk).await)
+}
+
+/// Where commands come in.
+trait Door: Send + Sync + 'static {
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, Asker)>> + Send;
+
+    fn answer(
+        &self,
+        desk: &Desk,
+        request: Request<Incoming>,
+        asker: &Asker,
+    ) -> impl Future<Output = Response<Body>> + Send;
+}
+
+/// Who may connect its file says.
+struct Socket(tokio::net::UnixListener);
+
+impl Door for Socket {
+    type Stream = UnixStream;
+
+    async fn accept(&self) -> io::Result<(UnixStream, Asker)> {
+        let (stream, _) = self.0.accept().await?;
+        let asker = Asker::User(stream.peer_cred().ok().map(|peer| peer.uid()));
+        Ok((stream, asker))
+    }
+
+    async fn answer(&self, desk: &Desk, request: Request<Incoming>, asker: &Asker) -> Response<Body> {
+        desk.answer(request, asker).await
+    }
+}
+
+struct Network {
+    listener: TcpListener,
+    token: Arc<Token>,
+}
+
+impl Door for Network {
+    type Stream = TcpStream;
+
+    async fn accept(&self) -> io::Result<(TcpStream, Asker)> {
+        let (stream, address) = self.listener.accept().await?;
+        Ok((stream, Asker::Address(SocketAddr::new(address.ip().to_canonical(), address.port()))))
+    }
+
+    async fn answer(&self, desk: &Desk, request: Request<Incoming>, asker: &Asker) -> Response<Body> {
+        if !self.token.is_in(request.headers()) {
+            tracing::debug!("a command of {asker} did not bear the token");
+            let mut response =
+                Complaint::new(Cause::Token, "want Authorization: Bearer and the token").respond();
+            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            return response;
+        }
+        match request.uri().path().starts_with("/cmd/") {
+            true => old::answer(&desk.worker, &request, asker).await,
+            false => desk.answer(request, asker).await,
+        }
+    }
+}
+
+async fn serve_at<D: Door>(door: D, desk: Arc<Desk>) -> Infallible {
+    let door = Arc::new(door);
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let mut tasks = tokio::task::JoinSet::new();
     loop {
         // Never closed.
         let Ok(place) = places.clone().acquire_owned().await else { continue };
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let desk = desk.clone();
-                let asker = Asker::User(stream.peer_cred().ok().map(|peer| peer.uid()));
+        match door.accept().await {
+            Ok((stream, asker)) => {
+                let (door, desk) = (door.clone(), desk.clone());
                 tasks.spawn(async move {
-                    let service =
-                        service_fn(async |request| Ok::<_, Infallible>(desk.answer(request, &asker).await));
-                    let serving = http1::Builder::new()
-                        .timer(TokioTimer::new())
-                        .header_read_timeout(HEAD_WITHIN)
-                        .serve_connection(TokioIo::new(stream), service);
-                    if let Err(error) = serving.await {
-                        tracing::debug!(%error, "a command's connection ended");
-                    }
+                    connection(&*door, &desk, stream, asker).await;
                     drop(place);
                 });
             }
@@ -54,5 +125,25 @@ pub async fn serve(listener: UnixListener, desk: Arc<Desk>) -> io::Result<Infall
             }
         }
         while tasks.try_join_next().is_some() {}
+    }
+}
+
+async fn connection<D: Door>(door: &D, desk: &Desk, stream: D::Stream, asker: Asker) {
+    let ends = AtomicBool::new(false);
+    let service = service_fn(async |request| {
+        let response = door.answer(desk, request, &asker).await;
+        ends.fetch_or(response.extensions().get::<Ends>().is_some(), Ordering::Relaxed);
+        Ok::<_, Infallible>(response)
+    });
+    let serving = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_WITHIN)
+        .serve_connection(TokioIo::new(stream), service);
+    if let Err(error) = serving.await {
+        tracing::debug!(%error, "a command's connection ended");
+    }
+    // Once the answer is out.
+    if ends.into_inner() {
+        (desk.stop)();
     }
 }

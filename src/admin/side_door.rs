@@ -43,6 +43,11 @@ impl SideDoor {
         self.listener.local_addr()
     }
 
+    /// Not blocking.
+    pub fn into_listener(self) -> TcpListener {
+        self.listener
+    }
+
     /// Serves for ever on the runtime that this is called on. `answer` is asked with the path of each GET and HEAD;
     /// None is 404.
     pub async fn serve<A, F>(self, answer: A) -> io::Result<()>

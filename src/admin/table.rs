@@ -51,6 +51,11 @@ impl<const N: usize, W: Write> Table<N, W> {
         }
     }
 
+    /// Where it prints to; what waits is not there yet.
+    pub fn out(&mut self) -> &mut W {
+        &mut self.out
+    }
+
     /// Prints what is left. What is written afterwards comes below the table.
     pub fn end(mut self) -> io::Result<W> {
         self.print_waiting()?;

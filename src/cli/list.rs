@@ -129,7 +129,7 @@ impl List {
         let open = |path: &Path| Ok(Folder::open(path)?);
         let (patterns, totals) = (self.pattern.clone(), self.totals);
         let (report, mut out) = if self.blobs {
-            let request = BlobsRequest { patterns, totals };
+            let request = BlobsRequest { patterns, totals, ..BlobsRequest::default() };
             self.print(|each| self.admin.command(global, &request, open, each))?
         } else {
             let request = ListRequest { patterns, totals, pinned: self.pinned, ..ListRequest::default() };

@@ -6,10 +6,20 @@ use std::fmt;
 use super::origin::{InForce, Line};
 use super::value::Value;
 
-/// Keys of the top level, and tables, whose values hold from the start to the end of a run. What is not named here
+/// Keys whose values hold from the start to the end of a run. What is not named here
 /// a reload puts in force.
-const AT_START: [&str; 9] =
-    ["image_path", "host", "port", "listen", "health", "log_file", "log_format", "user", "group"];
+const AT_START: [&str; 10] = [
+    "image_path",
+    "host",
+    "port",
+    "listen",
+    "health",
+    "log_file",
+    "log_format",
+    "user",
+    "group",
+    "admin.listen",
+];
 
 /// One key, or one entry of a list of tables, that is not what it was.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,8 +42,7 @@ enum What {
 impl Change {
     /// Whether it has no effect before the next start.
     pub fn needs_restart(&self) -> bool {
-        let top = self.key.split('.').next().unwrap_or_default();
-        AT_START.contains(&top)
+        AT_START.contains(&self.key.as_str())
     }
 }
 

@@ -7,7 +7,7 @@ use super::address::*;
 use super::keys::Keys;
 use super::kind::*;
 use super::settings::{Account, Log, Proxy, RegistryDefaults, Settings};
-use super::{Secret, access, care, later, registry, server_tls};
+use super::{Secret, access, admin, care, later, registry, server_tls};
 use crate::oci::Platform;
 
 /// Keys of the top level, then the tables. None when a problem was reported; problems may have been reported
@@ -40,6 +40,9 @@ pub fn read(keys: &mut Keys) -> Option<Settings> {
     let group = keys.read("group", "ociregistry", &ACCOUNT);
     let prune = care::prune(keys);
     let check = care::check(keys);
+    let served = listen.iter().flatten().map(|listen| (listen.clone(), "images are served"));
+    let told = health.flatten().map(|address| (Listen::Tcp(address), "health is told"));
+    let admin = admin::read(keys, &served.chain(told).collect::<Vec<_>>());
     later::check(keys);
     let server_tls = server_tls::read(keys);
     let mut names = Vec::new();
@@ -63,6 +66,7 @@ pub fn read(keys: &mut Keys) -> Option<Settings> {
         proxy: proxy?,
         prune: prune?,
         check: check?,
+        admin: admin?,
         defaults: RegistryDefaults {
             tag_ttl: tag_ttl?,
             stale_if_error: stale_if_error?,

@@ -14,10 +14,6 @@ pub fn check(keys: &mut Keys) {
     keys.not_yet("max_rate", 0, &SIZE);
     keys.not_yet("parallel", 4, &CONNECTIONS);
     keys.not_yet("parallel_from", "64MiB", &SIZE);
-    keys.table("admin", |keys| {
-        keys.not_yet("listen", "", &TCP);
-        keys.not_yet("token_file", "", &FILE);
-    });
 }
 
 /// Those of a registry's entry.

@@ -3,7 +3,7 @@
 //! - `value`: a TOML document with the line of everything in it
 //! - `kind`, `address`, `units`, `pattern`, `name_pattern`: what a value can be, and the words for it
 //! - `keys`: reads a table key by key; errors, suggestions and provenance come from here
-//! - `document`, `access`, `registry`, `care`, `secret`, `users`, `server_tls`, `later`: which keys there are, and what
+//! - `document`, `access`, `admin`, `registry`, `care`, `secret`, `users`, `server_tls`, `later`: which keys there are, and what
 //!   has to hold between them
 //! - `confined`: what a hardened unit keeps from us, and what mends that
 //! - `origin`, `changes`: what is in force and where it came from, and what a reload changes
@@ -12,6 +12,7 @@
 
 mod access;
 mod address;
+mod admin;
 mod care;
 mod changes;
 mod confined;
@@ -47,8 +48,9 @@ pub use pem::PemFile;
 pub use secret::Secret;
 pub use server_tls::ServerTls;
 pub use settings::{
-    Abandoned, AccessSettings, Account, Age, CheckSettings, ClientTls, Credentials, Log, LogFormat, Prefetch,
-    Proxy, PruneBy, PruneSettings, RegistryDefaults, RegistrySettings, Scheme, Settings, Share, Unlisted,
+    Abandoned, AccessSettings, Account, AdminSettings, Age, CheckSettings, ClientTls, Credentials, Log,
+    LogFormat, Prefetch, Proxy, PruneBy, PruneSettings, RegistryDefaults, RegistrySettings, Scheme, Settings,
+    Share, Unlisted,
 };
 pub use units::{duration, size};
 pub use users::Users;

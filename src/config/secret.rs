@@ -1,7 +1,8 @@
 //! Secrets, and the four ways to give one.
 
-use std::fmt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::{fmt, fs};
 
 use super::keys::Keys;
 use super::kind::{FILE, NAME, SECRET};
@@ -40,7 +41,12 @@ pub fn read(keys: &mut Keys, name: &str) -> Option<Option<Secret>> {
     let (key, found) = match (value?, file?, variable?, credential?) {
         (None, None, None, None) => return Some(None),
         (Some(text), None, None, None) => (name, Ok(text)),
-        (None, Some(path), None, None) => (&*file_key, from_file(&path)),
+        (None, Some(path), None, None) => {
+            if fs::metadata(&path).is_ok_and(|found| found.permissions().mode() & 0o004 != 0) {
+                keys.warn(&file_key, &format!("{}: can be read by every user of this host", path.display()));
+            }
+            (&*file_key, from_file(&path))
+        }
         (None, None, Some(variable), None) => (&*env_key, from_environment(&variable)),
         (None, None, None, Some(credential)) => (&*credential_key, from_credential(&credential)),
         _ => {
@@ -71,7 +77,7 @@ pub fn read(keys: &mut Keys, name: &str) -> Option<Option<Secret>> {
 }
 
 fn from_file(path: &Path) -> Result<String, String> {
-    let mut text = std::fs::read_to_string(path).map_err(|error| {
+    let mut text = fs::read_to_string(path).map_err(|error| {
         format!("in {} cannot be read: {error}{}", path.display(), drop_in(path, Access::Read, &error))
     })?;
     if text.ends_with('\n') {

@@ -37,6 +37,8 @@ pub struct Settings {
     pub proxy: Proxy,
     pub prune: PruneSettings,
     pub check: CheckSettings,
+    /// Whether commands are taken over the network, too.
+    pub admin: Option<AdminSettings>,
     /// What holds for registries without an entry, and for what an entry leaves out.
     pub defaults: RegistryDefaults,
     /// No two of the same name.
@@ -205,6 +207,14 @@ impl PruneSettings {
 pub struct CheckSettings {
     /// None is never.
     pub every: Option<Duration>,
+}
+
+/// Where commands are taken over the network, from whoever has the token.
+#[derive(Clone, Debug)]
+pub struct AdminSettings {
+    pub listen: SocketAddr,
+    /// At least 16 characters, all of them visible ASCII.
+    pub token: Secret,
 }
 
 /// What a registry's entry can change.

@@ -27,10 +27,10 @@ use std::time::Instant;
 
 use nix::unistd::Group;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch as channel};
+use tokio::sync::{Notify, mpsc, watch as channel};
 
-use crate::admin::{self, Desk, Health, Worker};
-use crate::config::{Access, Configuration, Settings, Source, drop_in};
+use crate::admin::{self, Desk, Health, Token, Worker};
+use crate::config::{Access, Configuration, Listen, Settings, Source, drop_in};
 use crate::oci::Registry;
 use crate::pull::Pull;
 use crate::serve::{Listener, Responder, Server, server_config};
@@ -81,6 +81,15 @@ pub fn serve(
             "who can listen in on {listen} can read clients' passwords (htpasswd): it speaks plain http"
         );
     }
+    if let Some(admin) = &settings.admin {
+        tracing::info!("commands are taken at http://{} from whoever has the token", admin.listen);
+        if Listen::Tcp(admin.listen).is_open_to_others() {
+            tracing::warn!(
+                "who can listen in on {} can read the token of commands (admin.listen): it speaks plain http",
+                admin.listen
+            );
+        }
+    }
     if let Some(text) = account.describe() {
         tracing::info!("{text}");
     }
@@ -118,6 +127,7 @@ pub fn serve(
         log: log.clone(),
         last_reload: Mutex::default(),
     });
+    let token = settings.admin.as_ref().map(|admin| Arc::new(Token::new(&admin.token)));
     let reloader = Reloader {
         source,
         started: configuration.clone(),
@@ -126,20 +136,24 @@ pub fn serve(
         responder,
         care: care.clone(),
         tls: server.tls_switch(),
+        token: token.clone(),
         log,
     };
 
     let worker = Worker::new(store.clone(), shutdown.clone());
+    let stop = Arc::new(Notify::new());
 
     print!("{banner}");
     let result = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let hangup = signal(SignalKind::hangup())?;
+        let commanded = stop.clone();
         let mut told = async move || {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
+                () = commanded.notified() => {}
             }
         };
         tokio::spawn(store.clone().keep_times());
@@ -161,10 +175,18 @@ pub fn serve(
                 tracing::error!(%error, "a serving thread answers no requests");
             }
             let (reload, reloads) = mpsc::channel(RELOADS);
+            let status = gauges.clone();
+            let desk = Arc::new(Desk {
+                status: Box::new(move || status.status()),
+                reload,
+                worker,
+                stop: Box::new(move || stop.notify_one()),
+            });
             if let Some(listener) = admin_socket {
-                let status = gauges.clone();
-                let desk = Desk { status: Box::new(move || status.status()), reload, worker };
-                tokio::spawn(admin::serve(listener, Arc::new(desk)));
+                tokio::spawn(admin::serve(listener, desk.clone()));
+            }
+            if let (Some(door), Some(token)) = (sockets.network, token) {
+                tokio::spawn(admin::serve_network(door, token, desk));
             }
             tokio::spawn(reloader.run(hangup, reloads, gauges.clone(), systemd.clone()));
             tracing::info!("server is running");

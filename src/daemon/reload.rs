@@ -10,7 +10,7 @@ use super::care::Care;
 use super::log::Log;
 use super::systemd::{News, Systemd};
 use super::watch::Gauges;
-use crate::admin::Reloaded;
+use crate::admin::{Reloaded, Token};
 use crate::config::{Change, Configuration, Source};
 use crate::pull::Pull;
 use crate::serve::{Responder, TlsSwitch, server_config};
@@ -25,6 +25,8 @@ pub struct Reloader {
     pub responder: Arc<Responder>,
     pub care: Arc<Care>,
     pub tls: TlsSwitch,
+    /// Of commands over the network, where any are taken.
+    pub token: Option<Arc<Token>>,
     pub log: Arc<Log>,
 }
 
@@ -93,6 +95,9 @@ impl Reloader {
         self.responder.reload(settings);
         self.care.reload(settings);
         self.tls.turn(tls);
+        if let (Some(token), Some(admin)) = (&self.token, &settings.admin) {
+            token.renew(&admin.token);
+        }
         self.pull.reload(settings.clone(), upstreams);
 
         let lines = |changes: Vec<Change>, restart: bool| -> Vec<String> {

@@ -17,6 +17,8 @@ pub struct Sockets {
     pub pull: Vec<Listener>,
     /// Where commands come in, if systemd made that.
     pub admin: Option<UnixListener>,
+    /// Where commands come in over the network.
+    pub network: Option<SideDoor>,
     /// Where health is told.
     pub health: Option<SideDoor>,
     /// Those for pulls are systemd's: they count in place of host, port and listen.
@@ -63,7 +65,9 @@ impl Sockets {
             (None, Some(address)) => Some(side_door("--health", address)?),
             (health, _) => health,
         };
-        Ok(Self { pull, admin, health, inherited })
+        let network =
+            settings.admin.as_ref().map(|admin| side_door("admin.listen", admin.listen)).transpose()?;
+        Ok(Self { pull, admin, network, health, inherited })
     }
 }
 

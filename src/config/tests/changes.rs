@@ -62,3 +62,33 @@ fn what_holds_from_the_start_needs_a_restart() {
         old.changes(&new).into_iter().filter(Change::needs_restart).map(|change| change.key).collect();
     assert_eq!(restart, ["image_path", "port"]);
 }
+
+#[test]
+fn a_token_changes_in_a_reload_and_where_it_is_asked_for_needs_a_restart() {
+    let admin =
+        |port: u16, token: &str| format!("[admin]\nlisten = \"127.0.0.1:{port}\"\ntoken = \"{token}\"");
+    let one = admin(1, "0123456789abcdef");
+    let old = read(&one).unwrap();
+    let change = |new: &str| -> Vec<_> {
+        let changes = old.changes(&read(new).unwrap());
+        changes.iter().map(|change| (change.to_string(), change.needs_restart())).collect()
+    };
+    assert_eq!(change(&admin(1, "another-0123456789")), [("admin.token: changed".to_owned(), false)]);
+    assert_eq!(
+        change(&admin(2, "0123456789abcdef")),
+        [("admin.listen: 127.0.0.1:1 → 127.0.0.1:2".to_owned(), true)]
+    );
+}
+
+#[test]
+fn a_secret_that_everybody_can_read_is_worth_a_warning() {
+    use std::os::unix::fs::PermissionsExt;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "0123456789abcdef\n").unwrap();
+    let text = format!("[admin]\nlisten = \"127.0.0.1:1\"\ntoken_file = {:?}", file.path());
+    assert!(read(&text).unwrap().warnings.is_empty());
+    std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o644)).unwrap();
+    let warnings = read(&text).unwrap().warnings;
+    let wanted = format!("/c.toml:3: admin.token_file: {}: can be read by every user", file.path().display());
+    assert!(matches!(&warnings[..], [warning] if warning.to_string().starts_with(&wanted)), "{warnings:?}");
+}

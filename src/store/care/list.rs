@@ -41,6 +41,8 @@ pub struct ListRequest {
     pub of_blob: Option<String>,
     /// Tell the blobs of each.
     pub blobs: bool,
+    /// At most so many; 0 is all.
+    pub count: u64,
     /// Count what the cache holds, too.
     pub totals: bool,
 }
@@ -51,6 +53,8 @@ pub struct ListRequest {
 pub struct BlobsRequest {
     /// Regular expressions, one of which is found in the digest.
     pub patterns: Vec<String>,
+    /// At most so many; 0 is all.
+    pub count: u64,
     /// Count what the cache holds, too.
     pub totals: bool,
 }
@@ -202,7 +206,7 @@ impl Folder {
                     Ok(Ok(row)) => {
                         missing.remove(&row.full_name());
                         report.listed += 1;
-                        if tell(row).is_break() {
+                        if tell(row).is_break() || report.listed == request.count {
                             break Ok(());
                         }
                     }
@@ -282,7 +286,7 @@ impl Folder {
             let Some(stat) = stat(&content.path)? else { continue };
             let row = ListedBlob { digest, size: stat.length, created: timestamp(stat.written) };
             report.listed += 1;
-            if tell(row).is_break() {
+            if tell(row).is_break() || report.listed == request.count {
                 break;
             }
         }

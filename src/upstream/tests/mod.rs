@@ -58,6 +58,7 @@ fn settings(registries: Vec<RegistrySettings>) -> Settings {
             keep: Vec::new(),
         },
         check: CheckSettings { every: None },
+        admin: None,
         defaults: policy(4),
         registries,
     }
