@@ -7,7 +7,7 @@ use super::command::{Command, Tell};
 use crate::store::Store;
 use crate::store::care::{
     BlobsRequest, CareError, CheckReport, CheckRequest, Finding, Folder, ListReport, ListRequest, ListedBlob,
-    ListedImage, Pace, PinReport, PinRequest, PruneReport, PruneRequest, RepairRequest,
+    ListedImage, Pace, PinReport, PinRequest, PinsReport, PruneReport, PruneRequest, RepairRequest,
 };
 
 impl Command for ListRequest {
@@ -74,30 +74,29 @@ impl Command for PinRequest {
     const PATH: &'static str = "/pins";
     type On = Arc<Store>;
     type Item = PinReport;
-    /// Pins that came or went.
-    type Done = u64;
+    type Done = PinsReport;
 
     fn run(
         &self,
         on: &Arc<Store>,
         pace: &Pace<'_>,
         tell: &mut Tell<'_, PinReport>,
-    ) -> Result<u64, CareError> {
-        let mut changed = 0;
+    ) -> Result<PinsReport, CareError> {
+        let mut all = PinsReport::default();
         for image in &self.images {
             pace.step(0)?;
             let report = on.pin(image, self.action)?;
-            changed += u64::from(report.changed);
+            all.changed += u64::from(report.changed);
             if tell(report) == ControlFlow::Break(()) {
                 break;
             }
         }
-        Ok(changed)
+        Ok(all)
     }
 
-    fn entry(&self, changed: &u64) -> Option<String> {
+    fn entry(&self, done: &PinsReport) -> Option<String> {
         let names: Vec<String> = self.images.iter().map(ToString::to_string).collect();
-        (*changed > 0).then(|| format!("{}ned {}", self.action.as_str(), names.join(", ")))
+        (done.changed > 0).then(|| format!("{}ned {}", self.action.as_str(), names.join(", ")))
     }
 }
 

@@ -179,7 +179,7 @@ impl<C: Command> Work<C> {
             (stopped, result) => {
                 let error = result.err().unwrap_or(CareError::Stopped);
                 let complaint = stopped.cloned().unwrap_or_else(|| Complaint::from(&error));
-                if C::ALONE {
+                if C::ALONE && complaint.kind != Cause::Request {
                     tracing::info!("by {asker}: {} came to no end, after {told} told: {complaint}", C::PATH);
                 }
                 Line::Error(complaint)

@@ -67,6 +67,7 @@ pub struct ListReport {
     /// Of a list of what is pinned: names that the cache does not hold.
     pub missing: Vec<String>,
     /// What the cache holds, where that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
 }
 
@@ -165,8 +166,11 @@ impl Folder {
                 {
                     return ControlFlow::Continue(());
                 }
+                let Some(row) = self.row(row, pinned, request).transpose() else {
+                    return ControlFlow::Continue(());
+                };
                 // Nobody listens any more when it has enough.
-                match self.row(row, pinned, request).transpose().map_or(Ok(()), |row| rows.send(row)) {
+                match rows.send(row) {
                     Ok(()) => ControlFlow::Continue(()),
                     Err(_) => ControlFlow::Break(()),
                 }

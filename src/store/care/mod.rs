@@ -40,7 +40,7 @@ pub use check::{CheckReport, CheckRequest, Fault, Finding, RepairRequest};
 pub(super) use guard::Guard;
 pub use list::{BlobsRequest, ListReport, ListRequest, ListedBlob, ListedImage, ListedType, NamedBlob};
 pub use pace::Pace;
-pub use pins::{PinAction, PinReport, PinRequest, Pins};
+pub use pins::{PinAction, PinReport, PinRequest, Pins, PinsReport};
 pub use prune::{Keep, PruneReport, PruneRequest, RECENT, Rules};
 pub(super) use totals::Totals;
 pub use totals::{Space, Tally, Usage};

@@ -76,6 +76,13 @@ pub struct PinReport {
     pub cached: bool,
 }
 
+/// What became of all that were asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PinsReport {
+    /// Pins that came or went.
+    pub changed: u64,
+}
+
 impl Folder {
     /// The pins as they are on disk. A file that cannot be understood is an error: what it pins must not go.
     pub fn pins(&self) -> Result<Pins, CareError> {
