@@ -617,3 +617,68 @@ fn stop_ends_the_daemon_as_a_signal_would() {
     assert!(log.contains("told to end") && log.contains("server is ending"), "{log}");
     assert!(!socket(&networked.daemon).exists());
 }
+
+const MANUAL: &str = include_str!("../docs/admin-api.md");
+
+/// Methods and paths that the manual has a heading for, in its order.
+fn documented() -> Vec<(&'static str, &'static str)> {
+    let headings = MANUAL.lines().filter_map(|line| line.strip_prefix("### "));
+    headings.map(|heading| heading.split_once(' ').unwrap()).collect()
+}
+
+#[test]
+fn the_manual_has_every_command_and_no_other() {
+    let sources = [
+        include_str!("../src/admin/desk.rs"),
+        include_str!("../src/admin/care.rs"),
+        include_str!("../src/admin/old.rs"),
+    ];
+    // What is a path in them is a command's.
+    let is_path =
+        |text: &&str| text.starts_with('/') && text[1..].bytes().all(|b| b.is_ascii_lowercase() || b == b'/');
+    let built: BTreeSet<&str> = sources
+        .iter()
+        .flat_map(|source| source.split('"').filter(is_path))
+        .filter(|path| path.len() > 1)
+        .collect();
+    let manual: BTreeSet<&str> = documented().into_iter().map(|(_, path)| path).collect();
+    assert_eq!(manual, built.into_iter().filter(|path| *path != "/cmd/").collect());
+    assert!(manual.len() > 10, "{manual:?}");
+}
+
+#[test]
+fn every_example_of_the_manual_works() {
+    let image = Image::small(1);
+    let upstream = Upstream::start(Layout::of("pause", "3.10", &image));
+    let mut networked = Networked::of(&upstream, "");
+    let config = fs::read_to_string(networked.daemon.file()).unwrap();
+    fs::write(networked.daemon.file(), config + &entry("registry.k8s.io", &upstream)).unwrap();
+    networked.daemon.restart();
+    networked.daemon.get("/v2/pause/manifests/3.10?ns=registry.k8s.io").is(200);
+    let files = || list(&networked.daemon.images().join("blobs")).len();
+    eventually("it is published", || files() == 2);
+
+    let mut documented = documented().into_iter();
+    let mut blocks = MANUAL.split("```");
+    while let Some(block) = blocks.nth(1) {
+        let Some(example) = block.strip_prefix("sh\n") else { continue };
+        let (method, path) = documented.next().unwrap();
+        assert!(example.contains(path), "{method} {path} has another example: {example}");
+        let script = example
+            .replace("/run/ociregistry/admin.sock", socket(&networked.daemon).to_str().unwrap())
+            .replace(
+                "/etc/ociregistry/admin-token",
+                networked.daemon.dir.path().join("token").to_str().unwrap(),
+            )
+            .replace("http://127.0.0.1:8082", &networked.url(""))
+            .replace("curl ", "curl --silent --show-error --fail-with-body ");
+        let mut shell = tied("sh");
+        shell.args(["-ec", &script]);
+        let said = succeed(shell);
+        println!("{method} {path}\n{said}");
+        let empty = path == "/cmd/stop" || !said.is_empty();
+        assert!(empty, "{method} {path}");
+    }
+    assert_eq!(documented.next(), None);
+    assert!(networked.daemon.process().wait().success());
+}
