@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File, Permissions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
@@ -288,6 +288,38 @@ fn a_prune_whose_client_hangs_up_stops_between_two_images_and_the_next_one_waits
     assert!(ran(&daemon, &["prune", "--pattern", "a-tag"]).contains(&format!("{left} images went")));
 }
 
+/// Whether the daemon has that file open.
+fn reads(daemon: &Daemon, path: &Path) -> bool {
+    let files = fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap();
+    files.filter_map(Result::ok).any(|file| fs::read_link(file.path()).is_ok_and(|open| open == path))
+}
+
+#[test]
+fn work_that_tells_nothing_ends_with_who_asked_for_it_and_with_the_daemon() {
+    let mut daemon = Daemon::configured("");
+    // It takes a while to find out that these are not zeros' digests.
+    let large = daemon.blob(&"0".repeat(64));
+    File::create(&large).unwrap().set_len(1 << 40).unwrap();
+    let begin = |daemon: &Daemon, arguments: &[&str]| {
+        let mut command = tied(BINARY);
+        command.arg("--config-file").arg(daemon.file()).args(arguments);
+        let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        eventually("it reads", || reads(daemon, &large));
+        child
+    };
+    let mut child = begin(&daemon, &["check", "--repair"]);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    eventually("it is noticed", || !reads(&daemon, &large));
+    let log = daemon.log();
+    assert!(log.contains("/repair came to no end, after 0 told: who asked has gone"), "{log}");
+
+    let child = begin(&daemon, &["check"]);
+    assert!(daemon.terminate().success());
+    let output = child.wait_with_output().unwrap();
+    assert!(matches!(output.status.code(), Some(75 | 76)), "{:?} {}", output.status, err(&output));
+}
+
 #[test]
 fn a_blob_that_is_pruned_while_it_is_read_is_read_to_its_last_byte() {
     let image = Image::of_size(1, 64 * MIB);
@@ -341,6 +373,41 @@ fn who_may_not_give_commands_is_told_who_may() {
             );
         }
     }
+}
+
+#[test]
+fn who_may_use_the_socket_needs_no_permission_on_the_files() {
+    needs!();
+    let image = Image::small(1);
+    let upstream = Upstream::start(Layout::of("library/app", "1", &image));
+    let mut daemon = Daemon::prepared(&entry("docker.io", &upstream));
+    let (program, runtime) = (daemon.dir.path().join("ociregistry"), daemon.dir.path().join("run"));
+    fs::copy(BINARY, &program).unwrap();
+    fs::create_dir(&runtime).unwrap();
+    for folder in [daemon.dir.path(), &runtime] {
+        fs::set_permissions(folder, Permissions::from_mode(0o755)).unwrap();
+    }
+    let mut command = daemon.command();
+    command.env("RUNTIME_DIRECTORY", &runtime);
+    daemon.start_by(command);
+    fs::set_permissions(daemon.images(), Permissions::from_mode(0o700)).unwrap();
+    pull(&daemon, "library/app", &image);
+    let socket = runtime.join("admin.sock");
+    let group = fs::metadata(&socket).unwrap().gid();
+    for (command, said) in [
+        (&["list"][..], "docker.io/library/app"),
+        (&["check"], "nothing wrong"),
+        (&["pin", "app:1"], "docker.io/library/app:1 is pinned"),
+        (&["prune", "--pattern", "app"], "0 images went"),
+    ] {
+        let mut member = tied("setpriv");
+        member.args(["--reuid=65534", &format!("--regid={group}"), "--clear-groups", "--"]).arg(&program);
+        member.arg("--config-file").arg(daemon.file()).args(command).arg("--admin-socket").arg(&socket);
+        let output = run(member);
+        assert!(out(&output).contains(said), "{command:?}: {output:?}");
+    }
+    let log = daemon.log();
+    assert!(log.contains("by uid 65534: pinned docker.io/library/app:1"), "{log}");
 }
 
 #[test]
@@ -499,6 +566,8 @@ fn over_the_network_there_is_nothing_without_the_token() {
     assert_eq!(listed, "{\"done\":{\"listed\":0,\"missing\":[]}}\n");
     assert!(!networked.daemon.log().contains("can listen in on"), "{}", networked.daemon.log());
     assert!(!networked.daemon.log().contains(TOKEN));
+    let strangers = "requests for commands without the token: 1, the last one from 127.0.0.1:";
+    assert_eq!(networked.daemon.log().matches(strangers).count(), 1);
 
     // Another token counts from a reload on.
     fs::write(networked.daemon.dir.path().join("token"), "another-token-of-26-letters").unwrap();

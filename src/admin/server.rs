@@ -4,9 +4,9 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixListener;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use http::header::{HeaderValue, WWW_AUTHENTICATE};
 use http::{Request, Response};
@@ -30,6 +30,9 @@ const CONNECTIONS: usize = 64;
 /// For the head of a request.
 const HEAD_WITHIN: Duration = Duration::from_secs(10);
 
+/// Between two words in the log of those who have no token.
+const STRANGERS_EVERY: Duration = Duration::from_secs(60);
+
 /// A pause after an accept that failed, as it does when file descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -41,7 +44,11 @@ pub async fn serve(listener: UnixListener, desk: Arc<Desk>) -> io::Result<Infall
 
 /// The same for whoever bears the token, with the commands of earlier programs besides.
 pub async fn serve_network(door: SideDoor, token: Arc<Token>, desk: Arc<Desk>) -> io::Result<Infallible> {
-    let door = Network { listener: TcpListener::from_std(door.into_listener())?, token };
+    let door = Network {
+        listener: TcpListener::from_std(door.into_listener())?,
+        token,
+        strangers: Mutex::default(),
+    };
     Ok(serve_at(door, desk).await)
 }
 
@@ -79,6 +86,21 @@ impl Door for Socket {
 struct Network {
     listener: TcpListener,
     token: Arc<Token>,
+    /// Requests without the token that the log has not heard of, and when it last did.
+    strangers: Mutex<(u64, Option<Instant>)>,
+}
+
+impl Network {
+    /// However many try, the log hears of it once a minute.
+    fn stranger(&self, asker: &Asker) {
+        let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
+        strangers.0 += 1;
+        if strangers.1.is_none_or(|told| told.elapsed() >= STRANGERS_EVERY) {
+            let count = strangers.0;
+            tracing::warn!("requests for commands without the token: {count}, the last one from {asker}");
+            *strangers = (0, Some(Instant::now()));
+        }
+    }
 }
 
 impl Door for Network {
@@ -91,7 +113,7 @@ impl Door for Network {
 
     async fn answer(&self, desk: &Desk, request: Request<Incoming>, asker: &Asker) -> Response<Body> {
         if !self.token.is_in(request.headers()) {
-            tracing::debug!("a command of {asker} did not bear the token");
+            self.stranger(asker);
             let mut response =
                 Complaint::new(Cause::Token, "want Authorization: Bearer and the token").respond();
             response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

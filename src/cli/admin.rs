@@ -5,10 +5,11 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use http::Method;
 
 use super::{Error, GlobalOptions};
 use crate::admin::command::{Cache, Command};
-use crate::admin::{AdminError, Client, FILE_NAME};
+use crate::admin::{AdminError, Client, FILE_NAME, Status};
 use crate::store::Holder;
 use crate::store::care::Pace;
 
@@ -97,13 +98,18 @@ impl AdminOptions {
     }
 }
 
-/// The one that a cache's lock file names; it may have ended since.
+/// The one that a cache's lock file names; it may have ended since. Who may not read that file may be allowed to give
+/// the service commands all the same.
 fn daemon_of(folder: &Path) -> Result<Option<Client>, Error> {
     match Holder::of(folder) {
         Ok(Some(Holder { admin_socket: Some(path), folder, .. })) => Ok(Some(Client::new(&path).of(folder))),
         Ok(_) => Ok(None),
         Err(error) if error.source.kind() == ErrorKind::PermissionDenied => {
-            Err(AdminError::NotAllowed { path: error.path, source: error.source }.into())
+            let service = Client::new(&Path::new(SERVICE).join(FILE_NAME));
+            match service.ask::<Status>(Method::GET, "/status") {
+                Ok(status) if Path::new(&status.image_path) == folder => Ok(Some(service)),
+                _ => Err(AdminError::NotAllowed { path: error.path, source: error.source }.into()),
+            }
         }
         // What is wrong with the folder is told when it is opened.
         Err(_) => Ok(None),
