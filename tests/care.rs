@@ -9,31 +9,16 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
 use serde_json::Value;
+use support::cache::*;
 use support::client::{End, get};
 use support::daemon::{BINARY, Daemon, list};
 use support::layout::*;
 use support::process::{eventually, succeed, tied};
 use support::upstream::Upstream;
-
-fn manifest(repository: &str) -> String {
-    format!("/v2/{repository}/manifests/1?ns=docker.io")
-}
-
-fn blob(repository: &str, digest: &str) -> String {
-    format!("/v2/{repository}/blobs/{digest}?ns=docker.io")
-}
-
-/// All of it, as a client would.
-fn pull(daemon: &Daemon, repository: &str, image: &Image) {
-    assert_eq!(daemon.get(&manifest(repository)).is(200).body, *image.manifest.bytes);
-    for layer in image.blobs() {
-        assert!(daemon.get(&blob(repository, &layer.digest)).is(200).body == layer.bytes());
-    }
-}
 
 /// Waits until what was pulled is in its place.
 fn published(daemon: &Daemon, image: &Image) {
@@ -50,26 +35,11 @@ fn run(daemon: &Daemon, args: &[&str]) -> Output {
     command.output().unwrap()
 }
 
-#[track_caller]
-fn ran(daemon: &Daemon, args: &[&str]) -> String {
-    let output = run(daemon, args);
-    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
 /// The files of a folder and below.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
     let paths = entries.map(|entry| entry.unwrap().path());
     paths.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
-}
-
-/// Nothing in this part of the cache was used for so long.
-fn unused_for(folder: &Path, days: u64) {
-    let time = SystemTime::now() - Duration::from_secs(days * 24 * 60 * 60);
-    for file in files(folder) {
-        File::open(file).unwrap().set_modified(time).unwrap();
-    }
 }
 
 /// Turns one bit.
@@ -201,8 +171,8 @@ fn dates_ages_and_sizes_choose_what_goes() {
         pull(&daemon, &format!("library/app-{number}"), image);
     }
     assert!(daemon.terminate().success());
-    for (number, days) in [(0, 5), (1, 50), (2, 20)] {
-        unused_for(&daemon.images().join(format!("refs/docker.io/library/app-{number}")), days);
+    for (number, age) in [(0, 5), (1, 50), (2, 20)] {
+        unused_for(&daemon.images().join(format!("refs/docker.io/library/app-{number}")), days(age));
     }
     let would_go = |args: &[&str]| {
         let text = ran(&daemon, &[&["prune", "--dry-run"], args].concat());
@@ -246,7 +216,7 @@ fn rounds_take_what_is_old_while_pulls_go_on() {
         pull(&daemon, repository, image);
     }
     assert!(daemon.terminate().success());
-    unused_for(&daemon.images().join("refs"), 3);
+    unused_for(&daemon.images().join("refs"), days(3));
     assert_eq!(
         ran(&daemon, &["pin", "pinned:1", "later:1"]),
         "docker.io/library/pinned:1 is pinned\n\
@@ -297,7 +267,7 @@ fn a_reload_changes_what_rounds_take() {
     published(&daemon, &image);
     // What was used is written down at the end.
     daemon.restart();
-    unused_for(&daemon.images().join("refs"), 3);
+    unused_for(&daemon.images().join("refs"), days(3));
     let rounds = "[prune]\nmin_free = \"0%\"\nduration = \"2d\"\nfrequency = \"100ms\"\n";
     daemon.configure(&format!("{rounds}{}", support::daemon::entry("docker.io", &upstream)));
     daemon.process().signal(nix::sys::signal::Signal::SIGHUP);
@@ -345,8 +315,8 @@ fn a_disk_that_gets_full_loses_what_was_not_used_for_longest() {
         published(&daemon, &images[number]);
     }
     assert!(daemon.terminate().success());
-    for (number, days) in [(0, 2), (1, 9), (2, 5)] {
-        unused_for(&daemon.images().join(format!("refs/docker.io/library/app-{number}")), days);
+    for (number, age) in [(0, 2), (1, 9), (2, 5)] {
+        unused_for(&daemon.images().join(format!("refs/docker.io/library/app-{number}")), days(age));
     }
     daemon.start();
     // 40 MiB are free; with this one it is 20, and 32 have to be.

@@ -5,14 +5,13 @@
 
 mod support;
 
-use std::fs::{self, File};
-use std::path::Path;
-use std::process::Output;
+use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use support::cache::*;
 use support::daemon::{Daemon, entry};
 use support::layout::*;
 use support::process::{PATIENCE, eventually};
@@ -106,7 +105,7 @@ impl Fleet {
         assert_eq!(report["wrong"], 0, "{report}");
         daemon.start();
         self.upstream.forget();
-        let listed = out(&daemon.run(&["list", "--json"]));
+        let listed = ran(daemon, &["list", "--json"]);
         let names: Vec<String> = listed
             .lines()
             .map(|line| serde_json::from_str::<Value>(line).unwrap())
@@ -131,27 +130,9 @@ impl Drop for Over<'_> {
     }
 }
 
-fn out(output: &Output) -> String {
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
-
 /// Images of a summary such as `3 images went with …`.
 fn went(said: &str) -> usize {
     said.lines().last().unwrap().split(' ').next().unwrap().parse().unwrap()
-}
-
-/// As if nothing below had been used for so long. Files come and go meanwhile.
-fn age(folder: &Path, by: Duration) {
-    let Ok(entries) = fs::read_dir(folder) else { return };
-    for entry in entries.filter_map(Result::ok) {
-        let path = entry.path();
-        if path.is_dir() {
-            age(&path, by);
-        } else if let Ok(file) = File::open(path) {
-            let _ = file.set_modified(SystemTime::now() - by);
-        }
-    }
 }
 
 #[test]
@@ -170,10 +151,10 @@ fn prunes_on_command_cost_no_pull_a_byte() {
     let pulls = fleet.storm(&daemon, || {
         for round in 0..10 {
             for (kind, options) in kinds.iter().enumerate() {
-                images[kind] += went(&out(&daemon.run(&[&["prune"], *options].concat())));
+                images[kind] += went(&ran(&daemon, &[&["prune"], *options].concat()));
             }
             if round % 3 == 2 {
-                assert!(out(&daemon.run(&["check"])).contains("nothing wrong"));
+                assert!(ran(&daemon, &["check"]).contains("nothing wrong"));
             }
         }
     });
@@ -198,7 +179,7 @@ fn rounds_that_keep_the_cache_small_cost_no_pull_a_byte() {
         while rounds() < 15 {
             assert!(Instant::now() < deadline, "{} rounds took anything:\n{}", rounds(), daemon.log());
             // Rounds spare what was used within the hour.
-            age(&refs, Duration::from_secs(2 * 60 * 60));
+            unused_for(&refs, days(1));
             thread::sleep(Duration::from_millis(50));
         }
     });
@@ -211,7 +192,7 @@ fn rounds_that_keep_the_cache_small_cost_no_pull_a_byte() {
         of("blobs") + of("img")
     };
     eventually("the cache is as small as it is to be", || {
-        age(&refs, Duration::from_secs(2 * 60 * 60));
+        unused_for(&refs, days(1));
         size() <= 600_000
     });
     fleet.is_whole(&mut daemon);

@@ -10,8 +10,8 @@ use http::Method;
 use super::{Error, GlobalOptions};
 use crate::admin::command::{Cache, Command};
 use crate::admin::{AdminError, Client, FILE_NAME, Status};
-use crate::store::Holder;
 use crate::store::care::Pace;
+use crate::store::{Holder, StoreError};
 
 /// Where the packaged service takes commands.
 const SERVICE: &str = "/run/ociregistry";
@@ -40,7 +40,7 @@ impl AdminOptions {
         let found = match Holder::of(&folder) {
             Ok(found) => found,
             Err(error) if error.source.kind() == ErrorKind::PermissionDenied => {
-                return Err(AdminError::NotAllowed { path: error.path, source: error.source }.into());
+                return service_of(&folder, error);
             }
             Err(error) => {
                 let error = Error::NoDaemon(error.to_string());
@@ -48,7 +48,7 @@ impl AdminOptions {
             }
         };
         match found {
-            Some(Holder { admin_socket: Some(path), .. }) => Ok(Client::new(&path)),
+            Some(Holder { admin_socket: Some(path), folder, .. }) => Ok(Client::new(&path).of(folder)),
             Some(Holder { pid, admin_socket: None, .. }) => Err(Error::NoDaemon(format!(
                 "process {pid} serves from {}, and takes no commands: its log says why",
                 folder.display()
@@ -98,20 +98,24 @@ impl AdminOptions {
     }
 }
 
-/// The one that a cache's lock file names; it may have ended since. Who may not read that file may be allowed to give
-/// the service commands all the same.
+/// The one that a cache's lock file names; it may have ended since.
 fn daemon_of(folder: &Path) -> Result<Option<Client>, Error> {
     match Holder::of(folder) {
         Ok(Some(Holder { admin_socket: Some(path), folder, .. })) => Ok(Some(Client::new(&path).of(folder))),
         Ok(_) => Ok(None),
         Err(error) if error.source.kind() == ErrorKind::PermissionDenied => {
-            let service = Client::new(&Path::new(SERVICE).join(FILE_NAME));
-            match service.ask::<Status>(Method::GET, "/status") {
-                Ok(status) if Path::new(&status.image_path) == folder => Ok(Some(service)),
-                _ => Err(AdminError::NotAllowed { path: error.path, source: error.source }.into()),
-            }
+            service_of(folder, error).map(Some)
         }
         // What is wrong with the folder is told when it is opened.
         Err(_) => Ok(None),
+    }
+}
+
+/// Who may not look into the folder may be allowed to give commands all the same: where it is the service's.
+fn service_of(folder: &Path, denied: StoreError) -> Result<Client, Error> {
+    let service = Client::new(&Path::new(SERVICE).join(FILE_NAME));
+    match service.ask::<Status>(Method::GET, "/status") {
+        Ok(status) if Path::new(&status.image_path) == folder => Ok(service),
+        _ => Err(AdminError::NotAllowed { path: denied.path, source: denied.source }.into()),
     }
 }

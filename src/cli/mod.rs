@@ -228,9 +228,10 @@ impl Error {
 fn of_cause(cause: Cause) -> u8 {
     match cause {
         Cause::Request => 2,
+        Cause::Elsewhere => 69,
         Cause::Disk => 74,
         Cause::Ending => 75,
-        Cause::Command | Cause::Token | Cause::Elsewhere | Cause::Other => 76,
+        Cause::Command | Cause::Token | Cause::Other => 76,
         Cause::Denied => 77,
         Cause::Cache => 78,
     }

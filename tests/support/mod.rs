@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // clippy.toml allows it in tests, which clippy does not see these to be
 #![allow(dead_code)] // every test file is a program of its own and uses its share of the parts
 
+pub mod cache;
 pub mod client;
 pub mod curl;
 pub mod daemon;
