@@ -164,6 +164,23 @@ fn a_list_knows_of_uses_that_are_on_no_disk_yet() {
     assert_eq!(age(), 0);
 }
 
+#[test]
+fn after_a_crash_commands_act_on_the_folder() {
+    let image = Image::small(1);
+    let upstream = Upstream::start(Layout::of("library/app", "1", &image));
+    let mut daemon = Daemon::of(&upstream);
+    pull(&daemon, "library/app", &image);
+    assert!(ran(&daemon, &["list"]).starts_with("docker.io/library/app  1 "));
+    daemon.kill();
+    assert!(fs::read_to_string(daemon.images().join("lock")).unwrap().contains("/admin.sock"));
+    assert_eq!(ran(&daemon, &["pin", "app:1"]), "docker.io/library/app:1 is pinned\n");
+    assert!(ran(&daemon, &["prune", "--pattern", "app"]).starts_with("0 images went"));
+    ran(&daemon, &["unpin", "app:1"]);
+    assert!(ran(&daemon, &["prune", "--pattern", "app"]).contains("1 images went"));
+    // It has nothing to say of a process that is over.
+    assert_eq!(fs::read_to_string(daemon.images().join("lock")).unwrap(), "");
+}
+
 /// A cache with a name in it for each number, all of them for one manifest.
 fn full_of_names(daemon: &Daemon, names: usize) {
     let image = Image::small(1);

@@ -44,8 +44,8 @@ Every setting is a key of /etc/ociregistry.toml; the command line counts more th
 than the defaults.
 
 Exit codes: 0 all went well, 1 the daemon refused, a mirror is not as asked or a check found something wrong, 2 wrong
-usage, 69 no daemon, 74 the disk failed, 75 the cache is in use by another process, 77 not allowed, 78 wrong
-configuration.";
+usage, 69 no daemon, 74 the disk failed, 75 the cache is in use by another process or the daemon ended, 77 not allowed,
+78 wrong configuration.";
 
 /// A pull-only, pull-through, caching OCI registry
 ///
