@@ -5,6 +5,7 @@
 mod support;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Output;
 
 use nix::sys::signal::Signal;
@@ -145,6 +146,7 @@ fn a_changed_secret_is_used_and_not_shown() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("password");
     fs::write(&file, "hunter1").unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
     let entry =
         format!("{}auth = {{ user = \"me\", password_file = {file:?} }}\n", entry("docker.io", &upstream));
     let daemon = Daemon::configured(&entry);
