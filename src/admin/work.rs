@@ -87,10 +87,10 @@ impl Worker {
         let (teller, told) = mpsc::channel(LINES);
         let (store, turn, mut ending) = (self.store.clone(), self.turn.clone(), self.ending.clone());
         tokio::spawn(async move {
-            let turn = match turn.clone().try_lock_owned() {
-                _ if !C::ALONE => None,
-                Ok(turn) => Some(turn),
-                Err(_) => {
+            let turn = match C::ALONE.then(|| turn.clone().try_lock_owned()) {
+                None => None,
+                Some(Ok(turn)) => Some(turn),
+                Some(Err(_)) => {
                     let note = "another command prunes or repairs the cache: waiting for its end";
                     let _ = teller.send(Line::Note(note.to_owned())).await;
                     tokio::select! {
@@ -169,15 +169,16 @@ impl<C: Command> Work<C> {
             true => Err(CareError::Stopped),
             false => command.run(&C::On::of(store), &Pace::until(&stop), &mut tell),
         };
+        if let Ok(done) = &result
+            && let Some(entry) = command.entry(done)
+        {
+            tracing::info!("by {asker}: {entry}");
+        }
         let end = match (stopped.get(), result) {
-            (None, Ok(done)) => {
-                if let Some(entry) = command.entry(&done) {
-                    tracing::info!("by {asker}: {entry}");
-                }
-                Line::Done(done)
-            }
-            (stopped, result) => {
-                let error = result.err().unwrap_or(CareError::Stopped);
+            (None, Ok(done)) => Line::Done(done),
+            // A list that was told to stop makes nothing of it.
+            (Some(complaint), Ok(_)) => Line::Error(complaint.clone()),
+            (stopped, Err(error)) => {
                 let complaint = stopped.cloned().unwrap_or_else(|| Complaint::from(&error));
                 if C::ALONE && complaint.kind != Cause::Request {
                     tracing::info!("by {asker}: {} came to no end, after {told} told: {complaint}", C::PATH);
