@@ -259,6 +259,22 @@ fn a_prune_whose_client_hangs_up_stops_between_two_images_and_the_next_one_waits
     assert!(ran(&daemon, &["prune", "--pattern", "a-tag"]).contains(&format!("{left} images went")));
 }
 
+#[test]
+fn a_prune_whose_names_nobody_reads_is_done_all_the_same() {
+    let daemon = Daemon::configured("");
+    full_of_names(&daemon, 20_000);
+    let mut command = tied(BINARY);
+    command.arg("--config-file").arg(daemon.file()).args(["prune", "--pattern", "a-tag"]);
+    let mut pruner = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // As a pager would, it holds back what it reads.
+    let mut said = pruner.stdout.take().unwrap();
+    eventually("it is done", || daemon.log().contains("by uid 0: pruned 20000 images"));
+    let mut names = String::new();
+    said.read_to_string(&mut names).unwrap();
+    assert_eq!(names.lines().count(), 20_001);
+    assert!(pruner.wait().unwrap().success());
+}
+
 /// Whether the daemon has that file open.
 fn reads(daemon: &Daemon, path: &Path) -> bool {
     let files = fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap();
@@ -422,6 +438,25 @@ fn what_is_asked_wrongly_is_answered_with_what_is_wanted() {
     let (status, body) =
         ask(&daemon, &["-H", "Expect:", "--data-binary", &large, "http://ociregistry/prune"]);
     assert_eq!(status, 400, "{body}");
+}
+
+#[test]
+fn what_somebody_has_to_mend_is_said_alike_by_the_daemon_and_without_it() {
+    let mut daemon = Daemon::configured("");
+    fs::write(daemon.images().join("pins.json"), "{").unwrap();
+    for serves in [true, false] {
+        for command in [&["list"][..], &["prune", "--blobs"], &["pin", "nginx"], &["check"]] {
+            let output = daemon.run(command);
+            assert_eq!(output.status.code(), Some(78), "{command:?}: {}", err(&output));
+            assert!(err(&output).contains("pins.json cannot be understood: EOF"), "{}", err(&output));
+        }
+        if serves {
+            let (status, body) = ask(&daemon, &["--data", "", "http://ociregistry/images"]);
+            let json: Value = serde_json::from_str(&body).unwrap();
+            assert_eq!((status, &json["error"]["kind"]), (500, &"cache".into()));
+            assert!(daemon.terminate().success());
+        }
+    }
 }
 
 #[test]

@@ -126,6 +126,17 @@ fn a_token_is_wanted_at_the_start_and_what_is_open_to_others_is_said_to_be_in_th
     let place = format!("{}:6: admin.listen: has no token, want one of", daemon.file().display());
     assert!(err(&output).starts_with(&place), "{}", err(&output));
 
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = taken.local_addr().unwrap();
+    daemon.configure(&format!("[admin]\nlisten = \"{listen}\"\ntoken = \"{TOKEN}\""));
+    let output = run(daemon.command());
+    assert_eq!(output.status.code(), Some(71));
+    assert!(
+        err(&output).contains(&format!("cannot listen on {listen} for admin.listen")),
+        "{}",
+        err(&output)
+    );
+
     let port = free_port();
     daemon.configure(&format!("[admin]\nlisten = \"0.0.0.0:{port}\"\ntoken = \"{TOKEN}\""));
     daemon.start();

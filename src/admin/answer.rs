@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use http::header::{CONTENT_TYPE, HeaderValue};
+use http::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use http::{Response, StatusCode};
 use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
@@ -124,6 +124,14 @@ impl Complaint {
     pub fn respond(self) -> Response<Body> {
         json(self.kind.status(), &Line::<(), ()>::Error(self))
     }
+}
+
+/// For another method than the one that is wanted.
+pub fn not_by_this_method(wanted: &'static str) -> Response<Body> {
+    let mut response = Complaint::new(Cause::Command, format!("not by this method, want {wanted}")).respond();
+    *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(wanted));
+    response
 }
 
 /// One value.

@@ -3,11 +3,10 @@
 //! A command that tells as it goes is one line here: implement [`Command`], and have the [`Worker`] answer it.
 
 use bytes::Bytes;
-use http::header::{ALLOW, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use tokio::sync::{mpsc, oneshot};
 
-use super::answer::{Body, Cause, Complaint, json};
+use super::answer::{Body, Cause, Complaint, json, not_by_this_method};
 use super::client::CACHE;
 use super::command::Command;
 use super::work::{Asker, Worker};
@@ -34,31 +33,22 @@ impl Desk {
             return complaint.respond();
         }
         let worker = &self.worker;
-        match (request.method(), request.uri().path()) {
-            (&Method::GET, "/status") => json(StatusCode::OK, &(self.status)()),
-            (&Method::POST, "/reload") => match self.reload().await {
+        match (request.uri().path(), request.method()) {
+            ("/status", &Method::GET) => json(StatusCode::OK, &(self.status)()),
+            ("/status", _) => not_by_this_method("GET"),
+            ("/reload", &Method::POST) => match self.reload().await {
                 Some(reloaded) if reloaded.refused.is_none() => json(StatusCode::OK, &reloaded),
                 Some(refused) => json(StatusCode::UNPROCESSABLE_ENTITY, &refused),
                 None => Complaint::new(Cause::Ending, "the daemon is ending").respond(),
             },
-            (&Method::POST, ListRequest::PATH) => worker.answer::<ListRequest, B>(request, asker).await,
-            (&Method::POST, BlobsRequest::PATH) => worker.answer::<BlobsRequest, B>(request, asker).await,
-            (&Method::POST, PruneRequest::PATH) => worker.answer::<PruneRequest, B>(request, asker).await,
-            (&Method::POST, PinRequest::PATH) => worker.answer::<PinRequest, B>(request, asker).await,
-            (&Method::POST, CheckRequest::PATH) => worker.answer::<CheckRequest, B>(request, asker).await,
-            (&Method::POST, RepairRequest::PATH) => worker.answer::<RepairRequest, B>(request, asker).await,
-            (_, "/status") => not_by_this_method("GET"),
-            (
-                _,
-                "/reload"
-                | ListRequest::PATH
-                | BlobsRequest::PATH
-                | PruneRequest::PATH
-                | PinRequest::PATH
-                | CheckRequest::PATH
-                | RepairRequest::PATH,
-            ) => not_by_this_method("POST"),
-            (method, path) => {
+            ("/reload", _) => not_by_this_method("POST"),
+            (ListRequest::PATH, _) => worker.answer::<ListRequest, B>(request, asker).await,
+            (BlobsRequest::PATH, _) => worker.answer::<BlobsRequest, B>(request, asker).await,
+            (PruneRequest::PATH, _) => worker.answer::<PruneRequest, B>(request, asker).await,
+            (PinRequest::PATH, _) => worker.answer::<PinRequest, B>(request, asker).await,
+            (CheckRequest::PATH, _) => worker.answer::<CheckRequest, B>(request, asker).await,
+            (RepairRequest::PATH, _) => worker.answer::<RepairRequest, B>(request, asker).await,
+            (path, method) => {
                 let what =
                     format!("no such command: {method} {path}; is this program newer than the daemon?");
                 Complaint::new(Cause::Command, what).respond()
@@ -79,12 +69,4 @@ impl Desk {
         self.reload.send(answer).await.ok()?;
         answered.await.ok()
     }
-}
-
-pub fn not_by_this_method(allowed: &'static str) -> Response<Body> {
-    let what = format!("not by this method, want {allowed}");
-    let mut response = Complaint::new(Cause::Command, what).respond();
-    *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
-    response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
-    response
 }

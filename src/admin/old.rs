@@ -10,8 +10,7 @@ use http::{Method, Request, Response, StatusCode};
 use jiff::{SignedDuration, Timestamp};
 use url::form_urlencoded;
 
-use super::answer::{Body, Broken, Cause, Complaint, Line, json, line, stream, whole};
-use super::desk::not_by_this_method;
+use super::answer::{Body, Broken, Cause, Complaint, Line, json, line, not_by_this_method, stream, whole};
 use super::table::Table;
 use super::text::{Row, megabytes, summary};
 use super::work::{Asker, Worker};

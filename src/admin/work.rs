@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Limited};
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::timeout;
 
-use super::answer::{Body, Cause, Complaint, LINES, Line, lines};
+use super::answer::{Body, Cause, Complaint, LINES, Line, lines, not_by_this_method};
 use super::command::{Cache, Command};
 use crate::store::Store;
 use crate::store::care::{CareError, Pace};
@@ -76,6 +76,9 @@ impl Worker {
         B: http_body::Body<Data = Bytes>,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
+        if request.method() != Method::POST {
+            return not_by_this_method("POST");
+        }
         match read::<C, B>(request.into_body()).await {
             Ok(command) => lines(self.begin(command, *asker)).await,
             Err(complaint) => complaint.respond(),

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use clap::Args;
 
 use super::admin::AdminOptions;
-use super::{Error, GlobalOptions, print};
+use super::{Error, GlobalOptions, printing};
 use crate::store::Store;
-use crate::store::care::{CheckRequest, Fault, Finding, Folder, RepairRequest};
+use crate::store::care::{CheckReport, CheckRequest, Fault, Finding, Folder, RepairRequest, Usage};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -39,41 +39,46 @@ pub struct Check {
 
 impl Check {
     pub fn run(self, global: &GlobalOptions) -> Result<(), Error> {
-        let mut printed = Ok(());
-        let mut tell = |finding: Finding| {
-            if !self.json && printed.is_ok() {
-                printed = print(&line(&finding));
-            }
-            Ok(())
-        };
-        let report = if self.repair {
-            let open = |path: &Path| Ok(Arc::new(Store::open_existing(path)?));
-            self.admin.command(global, &RepairRequest {}, open, &mut tell)?
-        } else {
-            let open = |path: &Path| Ok(Folder::open(path)?);
-            self.admin.command(global, &CheckRequest {}, open, &mut tell)?
-        };
-        printed?;
-        if self.json {
-            let json = serde_json::to_string_pretty(&report).map_err(|error| Error::Output(error.into()))?;
-            print(&format!("{json}\n"))?;
-        } else {
-            print(&format!("{report}\n"))?;
-            if let Some(orphans) =
-                report.orphans.filter(|orphans| orphans.blobs.files + orphans.manifests.files > 0)
-            {
-                print(&format!(
-                    "{} blobs and {} manifests are needed by no image, {} bytes: prune --blobs removes them\n",
-                    orphans.blobs.files,
-                    orphans.manifests.files,
-                    orphans.bytes()
-                ))?;
-            }
-        }
+        let report = printing(|say| {
+            let mut each = |finding: Finding| {
+                if !self.json {
+                    say(line(&finding));
+                }
+                Ok(())
+            };
+            let report = if self.repair {
+                let open = |path: &Path| Ok(Arc::new(Store::open_existing(path)?));
+                self.admin.command(global, &RepairRequest {}, open, &mut each)?
+            } else {
+                let open = |path: &Path| Ok(Folder::open(path)?);
+                self.admin.command(global, &CheckRequest {}, open, &mut each)?
+            };
+            say(self.summary(&report)?);
+            Ok(report)
+        })?;
         match report.wrong {
             0 => Ok(()),
             wrong => Err(Error::Wrong(wrong)),
         }
+    }
+
+    fn summary(&self, report: &CheckReport) -> Result<String, Error> {
+        if self.json {
+            let json = serde_json::to_string_pretty(report).map_err(|error| Error::Output(error.into()))?;
+            return Ok(json + "\n");
+        }
+        let mut text = format!("{report}\n");
+        if let Some(Usage { blobs, manifests }) = report.orphans
+            && blobs.files + manifests.files > 0
+        {
+            text += &format!(
+                "{} blobs and {} manifests are needed by no image, {} bytes: prune --blobs removes them\n",
+                blobs.files,
+                manifests.files,
+                blobs.bytes + manifests.bytes
+            );
+        }
+        Ok(text)
     }
 }
 

@@ -15,6 +15,8 @@ mod version;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -240,6 +242,23 @@ fn of_cause(cause: Cause) -> u8 {
 fn print(text: &str) -> Result<(), Error> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Error::Output)
+}
+
+/// Prints what `work` says as it goes, on a thread of its own: who reads slowly, or no more, holds up nobody else.
+fn printing<T>(work: impl FnOnce(&dyn Fn(String)) -> Result<T, Error>) -> Result<T, Error> {
+    let (sender, lines) = mpsc::channel::<String>();
+    thread::scope(|scope| {
+        let printer = scope.spawn(move || lines.iter().try_for_each(|line| print(&line)));
+        let say = move |line| {
+            // Nobody may be reading any more; the work is done all the same.
+            let _ = sender.send(line);
+        };
+        let done = work(&say);
+        drop(say);
+        let printed = printer.join().unwrap_or_else(|died| std::panic::resume_unwind(died));
+        let done = done?;
+        printed.map(|()| done)
+    })
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use clap::Args;
 
 use super::admin::AdminOptions;
-use super::{Error, GlobalOptions, print};
+use super::{Error, GlobalOptions, printing};
 use crate::oci::Image;
 use crate::store::Store;
 use crate::store::care::{PinAction, PinReport, PinRequest};
@@ -53,22 +53,19 @@ impl Images {
     fn change(self, global: &GlobalOptions, action: PinAction) -> Result<(), Error> {
         let open = |path: &Path| Ok(Arc::new(Store::open_existing(path)?));
         let request = PinRequest { action, images: self.images };
-        // All are changed, whether or not anybody reads of it to the end.
-        let mut printed = Ok(());
-        let mut each = |report: PinReport| {
-            let what = match (report.pinned, report.changed) {
-                (true, true) if !report.cached => "is pinned; it is not in the cache yet",
-                (true, true) => "is pinned",
-                (true, false) => "was pinned already",
-                (false, true) => "is not pinned any more",
-                (false, false) => "was not pinned",
+        printing(|say| {
+            let mut each = |report: PinReport| {
+                let what = match (report.pinned, report.changed) {
+                    (true, true) if !report.cached => "is pinned; it is not in the cache yet",
+                    (true, true) => "is pinned",
+                    (true, false) => "was pinned already",
+                    (false, true) => "is not pinned any more",
+                    (false, false) => "was not pinned",
+                };
+                say(format!("{} {what}\n", report.image));
+                Ok(())
             };
-            if printed.is_ok() {
-                printed = print(&format!("{} {what}\n", report.image));
-            }
-            Ok(())
-        };
-        self.admin.command(global, &request, open, &mut each)?;
-        printed
+            self.admin.command(global, &request, open, &mut each).map(drop)
+        })
     }
 }

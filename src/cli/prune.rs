@@ -10,7 +10,7 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
 use super::admin::AdminOptions;
-use super::{Error, GlobalOptions, pattern, print};
+use super::{Error, GlobalOptions, pattern, printing};
 use crate::admin::text::summary;
 use crate::config;
 use crate::store::Store;
@@ -68,17 +68,15 @@ impl Prune {
             store.set_rules(Rules { keep: Box::new(move |name| prune.keeps(name)), evict: false });
             Ok(Arc::new(store))
         };
-        // What is asked for is done, whether or not anybody reads of it to the end.
-        let mut printed = Ok(());
-        let mut each = |image: String| {
-            if printed.is_ok() {
-                printed = print(&format!("{image}\n"));
-            }
+        printing(|say| {
+            let mut each = |image: String| {
+                say(format!("{image}\n"));
+                Ok(())
+            };
+            let report = self.admin.command(global, &self.request(), open, &mut each)?;
+            say(format!("{}\n", summary(&report)));
             Ok(())
-        };
-        let report = self.admin.command(global, &self.request(), open, &mut each)?;
-        printed?;
-        print(&format!("{}\n", summary(&report)))
+        })
     }
 
     fn request(&self) -> PruneRequest {
