@@ -170,6 +170,7 @@ fn after_a_crash_commands_act_on_the_folder() {
     let upstream = Upstream::start(Layout::of("library/app", "1", &image));
     let mut daemon = Daemon::of(&upstream);
     pull(&daemon, "library/app", &image);
+    published(&daemon, &image);
     assert!(ran(&daemon, &["list"]).starts_with("docker.io/library/app  1 "));
     daemon.kill();
     assert!(fs::read_to_string(daemon.images().join("lock")).unwrap().contains("/admin.sock"));
@@ -298,8 +299,8 @@ fn work_that_tells_nothing_ends_with_who_asked_for_it_and_with_the_daemon() {
     child.kill().unwrap();
     child.wait().unwrap();
     eventually("it is noticed", || !reads(&daemon, &large));
-    let log = daemon.log();
-    assert!(log.contains("/repair came to no end, after 0 told: who asked has gone"), "{log}");
+    let said = "/repair came to no end, after 0 told: who asked has gone";
+    eventually("it is told", || daemon.log().contains(said));
 
     let child = begin(&daemon, &["check"]);
     assert!(daemon.terminate().success());
@@ -313,6 +314,7 @@ fn a_blob_that_is_pruned_while_it_is_read_is_read_to_its_last_byte() {
     let upstream = Upstream::start(Layout::of("library/app", "1", &image));
     let daemon = Daemon::with("tag_ttl = \"1h\"", &upstream);
     pull(&daemon, "library/app", &image);
+    published(&daemon, &image);
     let layer = &image.layers[0];
     let mut stream = get(&blob("library/app", &layer.digest)).open(daemon.addr);
     let begun = stream.read_to(MIB);
@@ -465,6 +467,7 @@ fn answers_at_the_socket_are_lines_that_end_with_what_came_of_it() {
     let upstream = Upstream::start(Layout::of("library/app", "1", &image));
     let daemon = Daemon::with("tag_ttl = \"1h\"", &upstream);
     pull(&daemon, "library/app", &image);
+    published(&daemon, &image);
     let listed = lines(&daemon, "/images", &json!({ "totals": true }));
     assert_eq!(listed[0]["item"]["digest"], image.manifest.digest);
     assert_eq!(listed[1]["done"]["listed"], 1);

@@ -20,15 +20,6 @@ use support::layout::*;
 use support::process::{eventually, succeed, tied};
 use support::upstream::Upstream;
 
-/// Waits until what was pulled is in its place.
-fn published(daemon: &Daemon, image: &Image) {
-    eventually("it is published", || {
-        image.blobs().all(|layer| daemon.blob(layer.hex()).exists())
-            && daemon.manifest(image.manifest.hex()).exists()
-            && list(&daemon.images().join("partial")).iter().all(|name| name.ends_with(".bad"))
-    });
-}
-
 fn run(daemon: &Daemon, args: &[&str]) -> Output {
     let mut command = Command::new(BINARY);
     command.arg("--config-file").arg(daemon.dir.path().join("ociregistry.toml")).args(args);

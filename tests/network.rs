@@ -163,6 +163,8 @@ fn the_commands_of_the_go_program_have_its_names_and_the_columns_of_list() {
         daemon.get(&blob("library/app", &layer.digest)).is(200);
     }
     pull(daemon, "team/other", &other);
+    published(daemon, &child);
+    published(daemon, &other);
     let sorted = |text: &str| {
         let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
         lines.sort();

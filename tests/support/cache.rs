@@ -5,8 +5,9 @@ use std::path::Path;
 use std::process::Output;
 use std::time::{Duration, SystemTime};
 
-use super::daemon::Daemon;
+use super::daemon::{Daemon, list};
 use super::layout::Image;
+use super::process::eventually;
 
 /// Of the tag 1 in docker.io.
 pub fn manifest(repository: &str) -> String {
@@ -23,6 +24,17 @@ pub fn pull(daemon: &Daemon, repository: &str, image: &Image) {
     for layer in image.blobs() {
         assert!(daemon.get(&blob(repository, &layer.digest)).is(200).body == layer.bytes());
     }
+}
+
+/// Waits until what was pulled is in its place.
+pub fn published(daemon: &Daemon, image: &Image) {
+    eventually("it is published", || {
+        image.blobs().all(|layer| daemon.blob(layer.hex()).exists())
+            && daemon.manifest(image.manifest.hex()).exists()
+            && list(&daemon.images().join("partial")).iter().all(|name| name.ends_with(".bad"))
+    });
+    // And memory has nothing more of it: a list waits for that.
+    ran(daemon, &["list"]);
 }
 
 pub fn out(output: &Output) -> String {
