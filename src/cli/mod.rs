@@ -46,8 +46,8 @@ Every setting is a key of /etc/ociregistry.toml; the command line counts more th
 than the defaults.
 
 Exit codes: 0 all went well, 1 the daemon refused, a mirror is not as asked or a check found something wrong, 2 wrong
-usage, 69 no daemon, 74 the disk failed, 75 the cache is in use by another process or the daemon ended, 77 not allowed,
-78 wrong configuration.";
+usage, 69 no daemon, 74 the disk failed, 75 the cache is in use by another process or the daemon ended, 76 the daemon is of
+another version, 77 not allowed, 78 wrong configuration.";
 
 /// A pull-only, pull-through, caching OCI registry
 ///
@@ -208,6 +208,7 @@ impl Error {
             Self::Mirror(_) => 1,
             Self::NoDaemon(_) | Self::Admin(AdminError::NoDaemon { .. }) => 69,
             Self::Admin(AdminError::NotAllowed { .. }) => 77,
+            Self::Admin(AdminError::Broken(_)) => 75,
             Self::Admin(AdminError::Refused(complaint)) => of_cause(complaint.kind),
             Self::Admin(_) => 76,
             Self::Refused(_) | Self::Wrong(_) => 1,
