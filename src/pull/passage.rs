@@ -32,7 +32,8 @@ pub struct Passage {
 
 impl Detour {
     /// Streams the bytes from `first` to `end`, which is behind the last one. `sent` has the bytes before `first` as
-    /// the client was sent them; without it they come from upstream, to be hashed only.
+    /// the client was sent them; without it, or when it cannot be read, they come from upstream, to be hashed only: then it
+    /// is upstream's blob that is proven, and not what was sent of it before.
     pub fn start(&self, first: u64, end: u64, sent: Option<Arc<File>>) -> Passage {
         let (sender, chunks) = mpsc::channel(1);
         let detour = self.clone();
@@ -72,12 +73,14 @@ impl Detour {
     }
 
     async fn rest(&self, first: u64, sent: Option<Arc<File>>, sender: &Sender) -> Result<(), PullError> {
-        let mut hasher = Hasher::new(self.digest.algorithm());
-        let mut position = 0;
+        let algorithm = self.digest.algorithm();
+        let (mut hasher, mut position) = (Hasher::new(algorithm), 0);
         if let Some(sent) = sent {
-            let hash = move || hash(&sent, first, hasher);
-            hasher = tokio::task::spawn_blocking(hash).await.map_err(|_| PullError::Lost)??;
-            position = first;
+            let hash = move || hash(&sent, first, Hasher::new(algorithm));
+            // A disk that takes nothing may give nothing either.
+            if let Ok(hashed) = tokio::task::spawn_blocking(hash).await.map_err(|_| PullError::Lost)? {
+                (hasher, position) = (hashed, first);
+            }
         }
         let upstream = self.pull.upstream(&self.name.registry);
         let mut download =

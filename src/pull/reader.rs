@@ -114,19 +114,27 @@ impl Reader {
         let want = usize::try_from(readable - self.offset).unwrap_or(CHUNK).min(CHUNK);
         let mut buffer = Buffer::take();
         match read_cached(file, &mut buffer.bytes_mut()[..want], self.offset) {
-            Ok(0) => Chunk::Cut(self.broken(short(self.offset))),
-            Ok(count) => self.pass(buffer.freeze(count)),
-            // Not in the page cache, or not on this file system: elsewhere, where it may block.
-            Err(_) => Chunk::Later,
+            Ok(count) if count > 0 => self.pass(buffer.freeze(count)),
+            // Not in the page cache, not on this file system, or not there at all: elsewhere, where it may block.
+            _ => Chunk::Later,
         }
     }
 
-    /// The file does not give what it should.
-    fn broken(&self, error: PullError) -> PullError {
-        if let (Source::File(file), Some(blob)) = (&self.source, &self.detour) {
-            blob.pull.put_aside(&blob.digest, file, &error);
+    /// The file does not give what it should. Of one that grows, the rest comes from upstream: its disk fails, and who
+    /// asks again would meet it again. One that is stored is out of the way when this client may ask again.
+    async fn astray(&mut self, error: PullError) -> Result<(), PullError> {
+        match (&self.source, &self.detour) {
+            (Source::Flight(_) | Source::Relay(..), Some(detour)) => {
+                tracing::debug!("passing on {}@{}: {error}", detour.name, detour.digest);
+                self.source = Source::Passage(detour.start(self.offset, self.end, None));
+                Ok(())
+            }
+            (Source::File(file), Some(blob)) => {
+                blob.pull.put_aside(&blob.digest, file, &error).await;
+                Err(error)
+            }
+            _ => Err(error),
         }
-        error
     }
 
     fn pass(&mut self, mut bytes: Bytes) -> Chunk {
@@ -194,12 +202,12 @@ impl Reader {
             Ok::<_, io::Error>((buffer, count))
         };
         match tokio::task::spawn_blocking(read).await {
-            Ok(Ok((_, 0))) => Err(self.broken(short(offset))),
+            Ok(Ok((_, 0))) => self.astray(short(offset)).await,
             Ok(Ok((buffer, count))) => {
                 self.ready = Some(buffer.freeze(count));
                 Ok(())
             }
-            Ok(Err(error)) => Err(self.broken(failed(error))),
+            Ok(Err(error)) => self.astray(failed(error)).await,
             Err(_) => Err(PullError::Lost),
         }
     }

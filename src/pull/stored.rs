@@ -8,11 +8,13 @@ use crate::oci::Digest;
 use crate::store::Kind;
 
 impl Pull {
-    /// A blob's file cannot be read, or is too short: the next to ask for it gets it from upstream. In the background.
-    pub(super) fn put_aside(&self, digest: &Digest, file: &Arc<File>, why: &PullError) {
+    /// A blob's file cannot be read, or is too short: whoever asks for it when this is over gets it from upstream.
+    pub(super) async fn put_aside(&self, digest: &Digest, file: &Arc<File>, why: &PullError) {
         let (file, digest, store) = (file.clone(), *digest, self.store.clone());
         let why = format!("a blob broke off while it was sent ({why})");
-        tokio::task::spawn_blocking(move || store.put_aside(Kind::Blob, &digest, Some(&file), &why));
+        let aside = move || store.put_aside(Kind::Blob, &digest, Some(&file), &why);
+        // It says itself what becomes of it.
+        let _ = tokio::task::spawn_blocking(aside).await;
     }
 
     /// Whether a blob's size is what the manifests say, as far as we know any.
