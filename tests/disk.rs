@@ -4,17 +4,20 @@
 
 mod support;
 
+use std::fs::File;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Barrier;
 use std::thread;
+use std::time::{Duration, SystemTime};
 
 use support::client::{End, get};
 use support::daemon::{Daemon, list};
 use support::failing::FailingFile;
 use support::layout::*;
 use support::multipart;
-use support::process::{eventually, succeed};
+use support::process::{eventually, free_port, succeed};
 use support::upstream::{Fault, Upstream};
 
 const CLIENTS: usize = 10;
@@ -57,6 +60,10 @@ const EXT4: &[&str] = &["mkfs.ext4", "-q", "-F"];
 const EXT4_WITHOUT_EXTENTS: &[&str] = &["mkfs.ext4", "-q", "-F", "-O", "^extent,^64bit"];
 const XFS: &[&str] = &["mkfs.xfs", "-q", "-f", "--unsupported"];
 
+/// Other images upstream.
+const OLDER: [(&str, u64, u64); 3] =
+    [("library/older", 11, 12 * MIB), ("library/old", 12, 12 * MIB), ("library/used", 13, 6 * MIB)];
+
 /// One large layer upstream, and a daemon on a small disk that looks for nothing on its own.
 struct Scene {
     image: Image,
@@ -68,11 +75,20 @@ struct Scene {
 }
 
 fn on(make: &[&str], options: &str, size: u64) -> Scene {
+    with("", make, options, size)
+}
+
+/// The same with more `keys` in the configuration.
+fn with(keys: &str, make: &[&str], options: &str, size: u64) -> Scene {
     let image = Image::of_size(9, size);
     let mut layout = Layout::of("library/app", "1", &image);
     layout.add("library/small", "1", &Image::small(10));
+    for (name, seed, size) in OLDER {
+        layout.add(name, "1", &Image::of_size(seed, size));
+    }
     let upstream = Upstream::start(layout);
-    let mut daemon = Daemon::with("prefetch = \"none\"\npull_timeout = \"5s\"\n", &upstream);
+    let keys = format!("prefetch = \"none\"\npull_timeout = \"5s\"\n{keys}\n");
+    let mut daemon = Daemon::with(&keys, &upstream);
     daemon.terminate();
     std::fs::remove_dir_all(daemon.images()).unwrap();
     let disk = Disk::mounted(make, options, &daemon.images());
@@ -90,9 +106,8 @@ impl Scene {
         &self.image.layers[0]
     }
 
-    /// Ten clients are served the first bytes of the layer, then `strike` falls, and each gets the rest; those that
-    /// are `resuming` perhaps in a second answer, as containerd, podman and docker ask for it.
-    fn pulled_through(&self, resuming: bool, strike: impl FnOnce(&Self) + Send) {
+    /// Ten clients are served the first bytes of the layer, then `strike` falls, and each gets the rest.
+    fn pulled_through(&self, strike: impl FnOnce(&Self) + Send) {
         let (layer, held) = (self.layer(), 20 * MIB);
         self.daemon.get(self.manifest).is(200);
         self.upstream.hold(&layer.digest, held);
@@ -106,13 +121,7 @@ impl Scene {
                     assert!(stream.read_to(MIB) == layer.slice(0, MIB), "client {client}");
                     begun.wait();
                     struck.wait();
-                    let mut rest = stream.whole();
-                    if resuming && rest.end == End::Short {
-                        let at = MIB + rest.body.len() as u64;
-                        let resumed = self.daemon.send(get(&self.target).range(&format!("bytes={at}-")));
-                        rest.body.extend(&resumed.body);
-                        rest.end = resumed.end;
-                    }
+                    let rest = stream.whole();
                     assert_eq!(rest.end, End::Whole, "client {client}");
                     assert!(rest.body == layer.slice(MIB, layer.size() - MIB), "client {client}");
                 });
@@ -142,7 +151,7 @@ impl Scene {
 
 /// The layer does not fit: it passes, nothing of it stays, and what fits is kept.
 fn passes_what_does_not_fit(scene: &Scene) {
-    scene.pulled_through(false, |_| ());
+    scene.pulled_through(|_| ());
     assert_eq!(scene.count("the disk is full"), 1, "{}", scene.daemon.log());
     assert_eq!(list(&scene.daemon.images().join("blobs")), Vec::<String>::new());
     scene.recovers();
@@ -179,7 +188,7 @@ fn a_layer_larger_than_the_disk_passes_on_xfs() {
 fn a_disk_that_fills_up_in_the_middle_of_a_layer_is_invisible() {
     needs!("mkfs.ext4", "mount");
     let scene = on(EXT4_WITHOUT_EXTENTS, "loop", 100 * MIB);
-    scene.pulled_through(false, |scene| {
+    scene.pulled_through(|scene| {
         let partial = scene.daemon.images().join("partial").join(scene.layer().hex());
         assert!(partial.exists(), "nothing was written before it was full");
     });
@@ -188,12 +197,126 @@ fn a_disk_that_fills_up_in_the_middle_of_a_layer_is_invisible() {
     scene.recovers();
 }
 
+impl Scene {
+    /// The images of [`OLDER`] are there, and were used so many seconds ago.
+    fn holding(&mut self, unused: [u64; 3]) -> [Image; 3] {
+        let images = OLDER.map(|(name, seed, size)| {
+            let image = Image::of_size(seed, size);
+            self.daemon.get(&format!("/v2/{name}/manifests/1?ns=docker.io")).is(200);
+            for blob in image.blobs() {
+                self.daemon.get(&format!("/v2/{name}/blobs/{}?ns=docker.io", blob.digest)).is(200);
+            }
+            image
+        });
+        // It writes down when they were used.
+        self.daemon.restart();
+        for ((name, ..), (image, unused)) in OLDER.iter().zip(images.iter().zip(unused)) {
+            assert!(self.has(image));
+            let references = self.daemon.images().join("refs/docker.io").join(name);
+            let by_digest = references.join("_manifests").join(image.manifest.hex());
+            let time = SystemTime::now() - Duration::from_secs(unused);
+            for file in [references.join("_tags/1"), by_digest, self.daemon.manifest(image.manifest.hex())] {
+                File::open(file).unwrap().set_modified(time).unwrap();
+            }
+        }
+        images
+    }
+
+    fn has(&self, image: &Image) -> bool {
+        image.blobs().all(|blob| self.daemon.blob(blob.hex()).exists())
+    }
+
+    fn free(&self) -> u64 {
+        let found = nix::sys::statvfs::statvfs(&self.disk.at).unwrap();
+        found.blocks_available() * found.fragment_size()
+    }
+}
+
+const HOUR: u64 = 60 * 60;
+
+#[test]
+fn a_disk_that_fills_up_loses_what_was_not_used_for_longest_and_keeps_what_comes_next() {
+    needs!("mkfs.ext4", "mount");
+    let port = free_port();
+    let mut scene = with(&format!("health = {port}"), EXT4_WITHOUT_EXTENTS, "loop", 40 * MIB);
+    let [older, old, used] = scene.holding([50 * HOUR, 40 * HOUR, 0]);
+    let scene = scene;
+    let health = || get("/health").send(SocketAddr::from(([127, 0, 0, 1], port))).is(200).text();
+    assert!(health().contains("\"ok\""), "{}", health());
+    let said = |what: &dyn Fn() -> bool| {
+        while !what() {
+            thread::sleep(Duration::from_millis(20));
+            if scene.count("the disk is no longer full") > 0 {
+                return what();
+            }
+        }
+        true
+    };
+    thread::scope(|scope| {
+        let status = scope.spawn(|| {
+            said(&|| {
+                let status = scene.daemon.run(&["status"]);
+                String::from_utf8(status.stdout).unwrap().contains("THE DISK IS FULL since ")
+            })
+        });
+        let health = scope.spawn(|| said(&|| health().contains("degraded")));
+        scene.pulled_through(|_| ());
+        assert!(status.join().unwrap() && health.join().unwrap(), "{}", scene.daemon.log());
+    });
+    eventually("room was made", || !scene.has(&older) && !scene.has(&old));
+    assert!(scene.has(&used), "what was used within the hour went");
+    eventually("the last reader has gone", || scene.free() > 41 * MIB);
+    assert!(scene.daemon.get(&scene.target).is(200).body == scene.layer().bytes());
+    eventually("it is kept", || scene.daemon.blob(scene.layer().hex()).exists());
+    scene.upstream.forget();
+    assert!(scene.daemon.get(&scene.target).is(200).body == scene.layer().bytes());
+    assert_eq!(scene.upstream.seen().len(), 0);
+    eventually("the end is in the log", || scene.count("the disk is no longer full") == 1);
+    assert_eq!(scene.count("the disk is full"), 1, "{}", scene.daemon.log());
+    assert_eq!(scene.count("made room on the full disk: pruned 2 images"), 1, "{}", scene.daemon.log());
+    assert!(health().contains("\"ok\""), "{}", health());
+    let status = String::from_utf8(scene.daemon.run(&["status"]).stdout).unwrap();
+    assert!(!status.contains("THE DISK IS") && status.contains("removed 2 images"), "{status}");
+    scene.daemon.proven();
+}
+
+#[test]
+fn what_was_used_within_the_hour_goes_when_there_is_no_other_room() {
+    needs!("mkfs.ext4", "mount");
+    let mut scene = on(EXT4, "loop", 45 * MIB);
+    let [older, old, used] = scene.holding([2 * HOUR, 900, 0]);
+    scene.daemon.get(scene.manifest).is(200);
+    assert!(scene.daemon.get(&scene.target).is(200).body == scene.layer().bytes());
+    eventually("room was made", || !scene.has(&older) && !scene.has(&old));
+    assert!(scene.has(&used), "more went than had to");
+    scene.daemon.get(&scene.target).is(200);
+    eventually("it is kept", || scene.daemon.blob(scene.layer().hex()).exists());
+}
+
+#[test]
+fn nothing_goes_for_what_fits_on_no_disk_nor_where_pruning_is_off() {
+    needs!("mkfs.ext4", "mount");
+    let off = "\n[prune]\nenabled = false\n";
+    for (keys, size) in [("", 100 * MIB), (off, 45 * MIB)] {
+        let mut scene = on(EXT4, "loop", size);
+        if !keys.is_empty() {
+            let text = std::fs::read_to_string(scene.daemon.file()).unwrap();
+            std::fs::write(scene.daemon.file(), text.replace("\n[prune]\nmin_free = \"0%\"\n", keys))
+                .unwrap();
+        }
+        let images = scene.holding([50 * HOUR; 3]);
+        assert!(scene.daemon.get(&scene.target).is(200).body == scene.layer().bytes());
+        eventually("it is tried", || scene.count("bytes would have to come back from the full disk") == 1);
+        assert!(images.iter().all(|image| scene.has(image)));
+    }
+}
+
 #[test]
 fn a_file_system_that_turns_read_only_is_invisible() {
     needs!("mkfs.ext4", "mount");
     let scene = on(EXT4, "loop,errors=remount-ro", 40 * MIB);
     let mut ahead = None;
-    scene.pulled_through(false, |scene| {
+    scene.pulled_through(|scene| {
         get(&scene.target).open(scene.daemon.addr).read_to(15 * MIB);
         // waits for bytes that the disk will never have
         let from = format!("bytes={}-", 22 * MIB);
@@ -205,10 +328,7 @@ fn a_file_system_that_turns_read_only_is_invisible() {
     assert!(ahead.body == scene.layer().slice(22 * MIB, 18 * MIB));
     assert_eq!(scene.count("the disk is read-only"), 1, "{}", scene.daemon.log());
     let status = scene.daemon.run(&["status"]);
-    assert!(
-        String::from_utf8_lossy(&status.stdout).contains("nothing is kept, it is read-only"),
-        "{status:?}"
-    );
+    assert!(String::from_utf8_lossy(&status.stdout).contains("THE DISK IS READ-ONLY since"), "{status:?}");
     // What is new passes too.
     assert!(scene.daemon.get("/v2/library/small/manifests/1?ns=docker.io").is(200).end == End::Whole);
     let small = Image::small(10).layers[0].clone();
@@ -217,10 +337,10 @@ fn a_file_system_that_turns_read_only_is_invisible() {
 }
 
 #[test]
-fn a_disk_that_fails_is_invisible_to_a_client_that_resumes() {
+fn a_disk_that_fails_is_invisible() {
     needs!("mkfs.xfs", "xfs_io", "mount");
     let scene = on(XFS, "loop", 30 * MIB);
-    scene.pulled_through(true, |scene| {
+    scene.pulled_through(|scene| {
         let mut shutdown = Command::new("xfs_io");
         shutdown.args(["-x", "-c", "shutdown"]).arg(&scene.disk.at);
         succeed(shutdown);

@@ -60,15 +60,18 @@ impl Client {
     /// Asks, and gives the answer: also that of a status 422, by which a typed refusal is told. Waits for as long
     /// as the daemon needs. Blocks.
     pub fn ask<A: DeserializeOwned>(&self, method: Method, target: &str) -> Result<A, AdminError> {
-        block_on(async {
-            let answer = self.send(method, target, Bytes::new()).await?;
-            let status = answer.status();
-            let body = answer.into_body().collect().await?.to_bytes();
-            match status {
-                StatusCode::OK | StatusCode::UNPROCESSABLE_ENTITY => read(&body),
-                status => Err(complaint(status, &body)),
-            }
-        })
+        block_on(self.answer(method, target))
+    }
+
+    /// The same for who is in a runtime already.
+    pub async fn answer<A: DeserializeOwned>(&self, method: Method, target: &str) -> Result<A, AdminError> {
+        let answer = self.send(method, target, Bytes::new()).await?;
+        let status = answer.status();
+        let body = answer.into_body().collect().await?.to_bytes();
+        match status {
+            StatusCode::OK | StatusCode::UNPROCESSABLE_ENTITY => read(&body),
+            status => Err(complaint(status, &body)),
+        }
     }
 
     /// Has a command done; hands over each item as it comes, and what there is to note. Blocks.

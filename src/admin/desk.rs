@@ -2,6 +2,8 @@
 //!
 //! A command that tells as it goes is one line here: implement [`Command`], and have the [`Worker`] answer it.
 
+use std::pin::Pin;
+
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use tokio::sync::{mpsc, oneshot};
@@ -13,9 +15,12 @@ use super::work::{Asker, Worker};
 use super::{Reloaded, Status};
 use crate::store::care::{BlobsRequest, CheckRequest, ListRequest, PinRequest, PruneRequest, RepairRequest};
 
+/// A look at how the daemon is.
+pub type Looking = Pin<Box<dyn Future<Output = Status> + Send>>;
+
 /// What commands act on. The parts that they need come from the daemon.
 pub struct Desk {
-    pub status: Box<dyn Fn() -> Status + Send + Sync>,
+    pub status: Box<dyn Fn() -> Looking + Send + Sync>,
     /// Whoever reloads gets each request, and answers it.
     pub reload: mpsc::Sender<oneshot::Sender<Reloaded>>,
     pub worker: Worker,
@@ -34,7 +39,7 @@ impl Desk {
         }
         let worker = &self.worker;
         match (request.uri().path(), request.method()) {
-            ("/status", &Method::GET) => json(StatusCode::OK, &(self.status)()),
+            ("/status", &Method::GET) => json(StatusCode::OK, &(self.status)().await),
             ("/status", _) => not_by_this_method("GET"),
             ("/reload", &Method::POST) => match self.reload().await {
                 Some(reloaded) if reloaded.refused.is_none() => json(StatusCode::OK, &reloaded),

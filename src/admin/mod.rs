@@ -14,7 +14,7 @@
 //! - `client`: the side of our own commands
 //! - `answer`: what an answer is made of
 //! - `status`, `reload`: what is said
-//! - `text`, `table`: what people read of it
+//! - `text`, `table`, `words`: what people read of it
 //!
 //! To add a command that tells as it goes: a request that implements [`Command`], and a line in `desk`.
 
@@ -33,18 +33,22 @@ mod status;
 mod table;
 pub mod text;
 mod token;
+pub mod words;
 mod work;
 
 pub use answer::{Cause, Complaint, Line, lines};
 pub use client::{AdminError, Client};
 pub use command::Command;
-pub use desk::Desk;
+pub use desk::{Desk, Looking};
 pub use health::Health;
 pub use reload::Reloaded;
 pub use server::{serve, serve_network};
 pub use side_door::SideDoor;
 pub use socket::{FILE_NAME, bind};
-pub use status::{Mention, Status, Underway};
+pub use status::{
+    CacheSize, DiskSpace, DiskTrouble, LastCheck, Mention, PruneRound, Status, Underway, UpstreamState,
+    UpstreamStatus,
+};
 pub use table::{Column, Cut, Table};
 pub use token::Token;
 pub use work::{Asker, Worker};

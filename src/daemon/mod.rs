@@ -32,7 +32,7 @@ use tokio::sync::{Notify, mpsc, watch as channel};
 use crate::admin::{self, Desk, Health, Token, Worker};
 use crate::config::{Access, Configuration, Listen, Settings, Source, drop_in};
 use crate::oci::Registry;
-use crate::pull::Pull;
+use crate::pull::{Pull, Shared};
 use crate::serve::{Listener, Responder, Server, server_config};
 use crate::store::{OpenError, Store};
 use crate::upstream::Upstreams;
@@ -120,12 +120,14 @@ pub fn serve(
     let gauges = Arc::new(Gauges {
         pull: pull.clone(),
         store: store.clone(),
+        care: care.clone(),
         served: responder.counters.clone(),
         addresses: reached.addresses,
         image_path: settings.image_path.display().to_string(),
         since,
         log: log.clone(),
         last_reload: Mutex::default(),
+        looks: Shared::default(),
     });
     let token = settings.admin.as_ref().map(|admin| Arc::new(Token::new(&admin.token)));
     let reloader = Reloader {
@@ -177,7 +179,7 @@ pub fn serve(
             let (reload, reloads) = mpsc::channel(RELOADS);
             let status = gauges.clone();
             let desk = Arc::new(Desk {
-                status: Box::new(move || status.status()),
+                status: Box::new(move || Box::pin(status.clone().status())),
                 reload,
                 worker,
                 stop: Box::new(move || stop.notify_one()),
@@ -190,7 +192,7 @@ pub fn serve(
             }
             tokio::spawn(reloader.run(hangup, reloads, gauges.clone(), systemd.clone()));
             tracing::info!("server is running");
-            systemd.tell(News::Ready(gauges.status().line()));
+            systemd.tell(News::Ready(gauges.at_hand().line()));
             tokio::spawn(watch::describe(gauges, systemd.clone()));
             if let Some(limit) = systemd::watchdog() {
                 tokio::spawn(watch::prove_alive(server.probe(), limit, systemd.clone()));

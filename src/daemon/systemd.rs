@@ -50,6 +50,11 @@ impl Systemd {
         Ok(Self { news: Some(sender) })
     }
 
+    /// Whether anybody listens.
+    pub fn is_there(&self) -> bool {
+        self.news.is_some()
+    }
+
     /// Never blocks. When systemd takes nothing, what is not told is soon told anew.
     pub fn tell(&self, news: News) {
         if let Some(sender) = &self.news {

@@ -39,6 +39,7 @@ impl Drop for Landing {
 impl Pull {
     /// Starts the task of a flight.
     pub(super) fn launch(self: &Arc<Self>, flight: Arc<Flight>, name: Name) {
+        flight.launched(name.clone());
         let landing = Landing { pull: self.clone(), flight };
         let pull = self.clone();
         self.runtime.spawn(async move {

@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
 use super::PullError;
-use crate::oci::Digest;
+use crate::oci::{Digest, Name};
 use crate::store::SMALL;
 
 /// How far a flight is. It ends in `Done` or `Failed`, always.
@@ -62,6 +62,39 @@ pub struct Flight {
     progress: watch::Sender<Progress>,
     readers: watch::Sender<usize>,
     file: OnceLock<Arc<File>>,
+    /// Where its bytes come from; known as soon as it is launched.
+    from: OnceLock<Name>,
+    since: Instant,
+    pace: Mutex<Pace>,
+}
+
+/// How fast it goes: bytes that were there at two moments, some seconds apart.
+struct Pace {
+    then: (Instant, u64),
+    later: (Instant, u64),
+}
+
+/// Between those two moments, at least.
+const PACE_OVER: Duration = Duration::from_secs(2);
+
+impl Pace {
+    fn start(now: Instant, written: u64) -> Self {
+        Self { then: (now, written), later: (now, written) }
+    }
+
+    fn note(&mut self, now: Instant, written: u64) {
+        if now - self.later.0 >= PACE_OVER {
+            self.then = std::mem::replace(&mut self.later, (now, written));
+        }
+    }
+
+    /// Bytes in a second, over the last few.
+    fn rate(&self, now: Instant, written: u64) -> u64 {
+        let (at, before) = self.then;
+        let millis = now.duration_since(at).as_millis().max(1);
+        let bytes = u128::from(written.saturating_sub(before));
+        u64::try_from(bytes * 1000 / millis).unwrap_or(u64::MAX)
+    }
 }
 
 impl Flight {
@@ -71,7 +104,18 @@ impl Flight {
             progress: watch::Sender::new(Progress { written: 0, size, state: State::Starting }),
             readers: watch::Sender::new(0),
             file: OnceLock::new(),
+            from: OnceLock::new(),
+            since: Instant::now(),
+            pace: Mutex::new(Pace::start(Instant::now(), 0)),
         })
+    }
+
+    fn pace(&self) -> MutexGuard<'_, Pace> {
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn launched(&self, from: Name) {
+        let _ = self.from.set(from);
     }
 
     pub fn progress(&self) -> watch::Receiver<Progress> {
@@ -91,6 +135,8 @@ impl Flight {
     pub fn opened(&self, file: Arc<File>, written: u64) {
         let _ = self.file.set(file);
         self.progress.send_modify(|progress| progress.written = written);
+        // What an earlier download left was not so fast.
+        *self.pace() = Pace::start(Instant::now(), written);
     }
 
     pub fn running(&self, size: Option<u64>) {
@@ -101,6 +147,7 @@ impl Flight {
     }
 
     pub fn wrote(&self, written: u64) {
+        self.pace().note(Instant::now(), written);
         self.progress.send_modify(|progress| progress.written = written);
     }
 
@@ -130,9 +177,15 @@ impl Flight {
 #[derive(Clone, Debug)]
 pub struct Underway {
     pub digest: Digest,
+    pub from: Option<Name>,
+    pub since: Instant,
+    /// Upstream answers; otherwise it waits for that, or for its turn.
+    pub running: bool,
     /// Of the whole blob in bytes, once somebody said so.
     pub size: Option<u64>,
     pub written: u64,
+    /// Bytes in a second, over the last few.
+    pub rate: u64,
     /// Clients that wait for it.
     pub readers: usize,
 }
@@ -208,15 +261,30 @@ impl Flights {
         launch(flight);
     }
 
-    /// Those that have not ended.
+    /// Those that have not ended, the oldest first.
     pub fn underway(&self) -> Vec<Underway> {
+        let now = Instant::now();
         let look = |flight: &Arc<Flight>| {
-            let progress = flight.progress.borrow();
-            let readers = *flight.readers.borrow();
-            let Progress { written, size, .. } = *progress;
-            (!progress.has_ended()).then_some(Underway { digest: flight.digest, size, written, readers })
+            let Progress { written, size, state } = flight.progress.borrow().clone();
+            let running = match state {
+                State::Starting => false,
+                State::Running => true,
+                State::Done | State::Failed(_) => return None,
+            };
+            Some(Underway {
+                digest: flight.digest,
+                from: flight.from.get().cloned(),
+                since: flight.since,
+                running,
+                size,
+                written,
+                rate: flight.pace().rate(now, written),
+                readers: *flight.readers.borrow(),
+            })
         };
-        self.lock().values().filter_map(look).collect()
+        let mut underway: Vec<_> = self.lock().values().filter_map(look).collect();
+        underway.sort_by_key(|one| (one.since, one.digest.prefix()));
+        underway
     }
 
     /// Whether one has ended whose blob the store is still taking.
@@ -229,5 +297,27 @@ impl Flights {
         if map.get(&flight.digest).is_some_and(|known| Arc::ptr_eq(known, flight)) {
             map.remove(&flight.digest);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_is_that_of_the_last_seconds() {
+        let begun = Instant::now();
+        let at = |seconds: u64| begun + Duration::from_secs(seconds);
+        let mut pace = Pace::start(begun, 500);
+        assert_eq!(pace.rate(at(1), 1500), 1000);
+        for second in 1..=10 {
+            pace.note(at(second), 500 + second * 1000);
+        }
+        assert_eq!(pace.rate(at(10), 10_500), 1000);
+        pace.note(at(12), 50_500);
+        pace.note(at(14), 90_500);
+        assert_eq!(pace.rate(at(14), 90_500), 20_000);
+        // Nothing comes any more.
+        assert!(pace.rate(at(114), 90_500) < 400);
     }
 }

@@ -46,7 +46,7 @@ pub use warm::{Platforms, Refreshed, Step, Warmed};
 use crate::config::Settings;
 use crate::oci::{Digest, Image, Name, Referrers, Registry, Subject};
 use crate::store::{Kept, Store};
-use crate::upstream::{Upstream, Upstreams};
+use crate::upstream::{Account, Upstream, Upstreams};
 use failures::Failures;
 use flight::Flights;
 use shared::Followed;
@@ -194,6 +194,21 @@ impl Pull {
     /// The downloads under way, those that wait for their turn included.
     pub fn downloads(&self) -> Vec<Underway> {
         self.flights.underway()
+    }
+
+    /// How the registries are, by name: those of the configuration, and others that were asked of late.
+    pub fn accounts(&self) -> Vec<(Registry, Account)> {
+        self.upstreams.load().accounts()
+    }
+
+    /// Of the bodies of all registries' answers since the start, in bytes.
+    pub fn received(&self) -> u64 {
+        self.upstreams.load().received()
+    }
+
+    /// Streams past the store that are under way.
+    pub fn passing(&self) -> usize {
+        PASSAGES - self.passages.available_permits().min(PASSAGES)
     }
 
     /// Waits until the store has what was downloaded; what is under way goes on.

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::thread::Thread;
 use std::time::Duration;
 
@@ -53,10 +53,6 @@ pub struct Store {
     /// Held by a walk over the whole folder that counts or removes, and by a change of pins: one at a time.
     pub(super) care: Mutex<()>,
     pub(super) rules: ArcSwap<Rules>,
-    /// Rounds that made room on a full disk.
-    pub(super) evictions: AtomicU64,
-    /// Is woken when a large blob has been published.
-    watcher: OnceLock<Thread>,
     lock: Lock,
 }
 
@@ -119,8 +115,6 @@ impl Store {
             totals,
             care: Mutex::new(()),
             rules: ArcSwap::default(),
-            evictions: AtomicU64::new(0),
-            watcher: OnceLock::new(),
             lock,
         })
     }
@@ -253,8 +247,9 @@ impl Store {
     /// A blob of `wanted` bytes, if that is known, could not be kept: what is there of it goes, since the space is
     /// needed. Blocks.
     pub fn give_up(&self, digest: &Digest, error: &StoreError, wanted: u64) {
-        self.disk.failed(error, wanted);
-        remove(&self.layout.partial(digest));
+        let path = self.layout.partial(digest);
+        self.disk.failed(error, wanted, Some(&path));
+        remove(&path);
         remove(&self.layout.sidecar(digest));
     }
 
@@ -262,7 +257,7 @@ impl Store {
     pub async fn watch_disk(self: Arc<Self>) {
         loop {
             tokio::time::sleep(TRY_EVERY).await;
-            if self.disk.is_troubled() {
+            if self.disk.trouble().is_some_and(|trouble| trouble.since.elapsed() >= TRY_EVERY) {
                 let store = self.clone();
                 blocking(move || store.disk.probe(&store.layout.partials())).await;
             }
@@ -277,7 +272,8 @@ impl Store {
             match blocking(move || large.file.sync_all()).await {
                 Some(Ok(())) | None => {}
                 Some(Err(error)) => {
-                    self.disk.failed(&StoreError::on("sync", &blob.path)(error), blob.size);
+                    let error = StoreError::on("sync", &blob.path)(error);
+                    self.disk.failed(&error, blob.size, Some(&blob.path));
                     remove(&blob.path);
                     return;
                 }
@@ -285,14 +281,21 @@ impl Store {
         }
         let large = blob.size > SMALL;
         self.publisher.publish(vec![Work::Blob(blob)]).await;
-        if large && let Some(watcher) = self.watcher.get() {
-            watcher.unpark();
+        if large {
+            self.disk.wake_keeper();
         }
     }
 
-    /// Has a thread unparked whenever a large blob was published: it took space. One thread only.
-    pub fn wake_when_filling(&self, watcher: Thread) {
-        let _ = self.watcher.set(watcher);
+    /// Has a thread unparked whenever a large blob was published, since it took space, and whenever the disk is full.
+    /// One thread only.
+    pub fn wake_when_filling(&self, keeper: Thread) {
+        self.disk.set_keeper(keeper);
+    }
+
+    /// How many bytes have to come back so that the full disk has room for what it had none for; none when it was not
+    /// full since this was last asked.
+    pub fn lacking(&self) -> Option<u64> {
+        self.disk.lacking()
     }
 
     /// Keeps a manifest under the names it was fetched by. As [`publish_blob`](Self::publish_blob).

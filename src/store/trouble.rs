@@ -1,11 +1,12 @@
 //! A disk that takes nothing: full, read-only, failing. Said once when it begins and once when it ends; meanwhile
-//! pulls go on without it.
+//! pulls go on without it. Whoever keeps the cache's space is woken at once when it is full.
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -13,7 +14,8 @@ use nix::fcntl::{FallocateFlags, fallocate};
 
 use super::StoreError;
 
-/// Between two tries while the disk takes nothing.
+/// Between two tries while the disk takes nothing. It lasts so long at least: what comes and goes is not said by the
+/// second.
 pub const TRY_EVERY: Duration = Duration::from_secs(5);
 
 /// Room that there has to be for a full disk to count as mended, in bytes.
@@ -65,40 +67,73 @@ pub struct Trouble {
 /// The disk as the writes of late found it.
 #[derive(Default)]
 pub struct Disk {
-    trouble: Mutex<Option<Trouble>>,
+    state: Mutex<State>,
+    /// Keeps space.
+    keeper: OnceLock<Thread>,
+}
+
+#[derive(Default)]
+struct State {
+    trouble: Option<Trouble>,
+    /// Of the full disk: how many bytes have to come back for what there was no room for; the most since the keeper last
+    /// asked.
+    lacking: Option<u64>,
 }
 
 impl Disk {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Trouble>> {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn trouble(&self) -> Option<Trouble> {
-        self.lock().clone()
+        self.lock().trouble.clone()
     }
 
     pub fn is_troubled(&self) -> bool {
-        self.lock().is_some()
+        self.lock().trouble.is_some()
     }
 
-    /// Something could not be kept, for which `wanted` bytes were needed, if that is known. To the log it goes once
-    /// while the trouble lasts.
-    pub fn failed(&self, error: &StoreError, wanted: u64) {
+    /// One thread only is woken.
+    pub fn set_keeper(&self, keeper: Thread) {
+        let _ = self.keeper.set(keeper);
+    }
+
+    pub fn wake_keeper(&self) {
+        if let Some(keeper) = self.keeper.get() {
+            keeper.unpark();
+        }
+    }
+
+    /// How many bytes have to come back for what the full disk had no room for; said once.
+    pub fn lacking(&self) -> Option<u64> {
+        self.lock().lacking.take()
+    }
+
+    /// Something could not be kept, for which `wanted` bytes were needed, if that is known; `file` is what was written
+    /// of it, and still there. To the log it goes once while the trouble lasts.
+    pub fn failed(&self, error: &StoreError, wanted: u64, file: Option<&Path>) {
         let Some(kind) = error.trouble() else {
             tracing::error!(path = %error.path.display(), "{error}: not kept");
             return;
         };
-        let mut trouble = self.lock();
-        match &*trouble {
+        let wanted = wanted.max(ROOM);
+        // Before the file goes: whoever reads it may hold on to its space.
+        let lacking = (kind == TroubleKind::Full).then(|| lacking(wanted, &error.path, file));
+        let mut state = self.lock();
+        if lacking.is_some() {
+            state.lacking = state.lacking.max(lacking);
+            self.wake_keeper();
+        }
+        match &state.trouble {
             Some(_) => tracing::debug!(path = %error.path.display(), "{error}: not kept"),
             None => {
-                let state = kind.as_str();
+                let name = kind.as_str();
                 tracing::error!(
                     path = %error.path.display(),
-                    "the disk is {state}: {error}. Pulls go on; what is new is not kept until that is mended"
+                    "the disk is {name}: {error}. Pulls go on; what is new is not kept until that is mended"
                 );
                 let error = error.to_string();
-                *trouble = Some(Trouble { kind, since: Instant::now(), error, wanted: wanted.max(ROOM) });
+                state.trouble = Some(Trouble { kind, since: Instant::now(), error, wanted });
             }
         }
     }
@@ -112,7 +147,7 @@ impl Disk {
             nix::sys::statvfs::statvfs(folder).map_or(ROOM, |disk| disk.blocks() * disk.fragment_size() / 20);
         let tried = write_probe(&path, known.wanted.min(share.max(ROOM)));
         let _ = std::fs::remove_file(&path);
-        if tried.is_ok() && self.lock().take().is_some() {
+        if tried.is_ok() && self.lock().trouble.take().is_some() {
             tracing::warn!(
                 path = %folder.display(),
                 "the disk is no longer {}, as it was for {} s: what is pulled is kept again",
@@ -121,6 +156,16 @@ impl Disk {
             );
         }
     }
+}
+
+/// How many bytes have to come back so that there is room for `wanted`, a part of which `file` has already.
+fn lacking(wanted: u64, near: &Path, file: Option<&Path>) -> u64 {
+    let has = file.and_then(|file| std::fs::metadata(file).ok()).map_or(0, |data| data.blocks() * 512);
+    let left = (wanted + ROOM).saturating_sub(has);
+    let free = near.parent().and_then(|folder| nix::sys::statvfs::statvfs(folder).ok());
+    let free = free.map_or(0, |disk| disk.blocks_available() * disk.fragment_size());
+    // Where there was none in spite of what the file system says, it is a quota, or the number of files.
+    left.checked_sub(free).filter(|bytes| *bytes > 0).unwrap_or(left).max(ROOM)
 }
 
 fn write_probe(path: &Path, wanted: u64) -> io::Result<()> {
@@ -146,7 +191,7 @@ mod tests {
     fn trouble_begins_with_the_disk_s_own_errors_and_ends_when_writing_works() {
         let folder = tempfile::tempdir().unwrap();
         let disk = Disk::default();
-        disk.failed(&error(Errno::ENOENT), 1);
+        disk.failed(&error(Errno::ENOENT), 1, None);
         assert!(!disk.is_troubled());
         for (errno, kind) in [
             (Errno::ENOSPC, TroubleKind::Full),
@@ -154,13 +199,33 @@ mod tests {
             (Errno::EROFS, TroubleKind::ReadOnly),
             (Errno::EIO, TroubleKind::Failing),
         ] {
-            disk.failed(&error(errno), 1 << 16);
+            disk.failed(&error(errno), 1 << 16, None);
             assert_eq!(disk.trouble().unwrap().kind, kind);
+            assert_eq!(disk.lacking().is_some(), kind == TroubleKind::Full);
+            assert_eq!(disk.lacking(), None);
             disk.probe(&folder.path().join("missing"));
             assert!(disk.is_troubled());
             disk.probe(folder.path());
             assert!(!disk.is_troubled());
         }
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_is_lacking_is_what_the_disk_and_the_file_do_not_have() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("partial");
+        std::fs::write(&path, vec![1; 4 << 20]).unwrap();
+        File::open(&path).unwrap().sync_all().unwrap();
+        let disk = nix::sys::statvfs::statvfs(folder.path()).unwrap();
+        let free = disk.blocks_available() * disk.fragment_size();
+        let wanted = free + (100 << 30);
+        // Others write to this disk as well.
+        let about = |bytes: u64| bytes - (4 << 30)..bytes + (4 << 30);
+        assert!(about(100 << 30).contains(&lacking(wanted, &path, Some(&path))));
+        // There is as much, and yet there was no room: a quota.
+        let (all, some) = (lacking(8 << 20, &path, None), lacking(8 << 20, &path, Some(&path)));
+        assert_eq!(all, (8 << 20) + ROOM);
+        assert!(all - some >= 4 << 20, "{some}");
     }
 }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::layout::Layout;
+use super::layout::{Kind, Layout};
 use super::partial::Verified;
 use super::{Kept, Record};
-use crate::oci::{Digest, Image, Name, Referrers, Subject, TagList};
+use crate::oci::{Digest, Image, Name, Reference, Referrers, Subject, TagList};
 
 /// A file under `refs/` that changes.
 pub enum Change<T> {
@@ -43,6 +43,14 @@ impl<T> Change<T> {
     }
 }
 
+/// What the totals make of a file.
+pub enum Counted {
+    Content(Kind, Digest),
+    /// And whether it will be an image's.
+    Name(Image, bool),
+    Nothing,
+}
+
 /// One thing to be made durable.
 #[derive(Clone)]
 pub enum Work {
@@ -68,6 +76,16 @@ impl Work {
             | Self::Settled(_) => 0,
         };
         1 + bytes / (64 << 10)
+    }
+
+    /// As what a file under `refs/` counts.
+    pub fn counted(&self) -> Counted {
+        match self {
+            Self::Reference(image, Change::Put(record)) => {
+                Counted::Name(image.clone(), matches!(image.reference, Reference::Tag(_)) || record.asked)
+            }
+            _ => Counted::Nothing,
+        }
     }
 
     /// The file under `refs/`, if it is one, and what shall be in it; none for a file that shall go.

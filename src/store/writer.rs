@@ -12,14 +12,14 @@ use std::time::Instant;
 
 use tokio::sync::mpsc;
 
-use super::StoreError;
 use super::care::{Guard, Totals};
 use super::layout::{Kind, Layout};
 use super::partial;
 use super::publish::{BACKLOG, Job, Pending};
 use super::trouble::Disk;
-use super::work::Work;
-use crate::oci::Digest;
+use super::work::{Counted, Work};
+use super::{Record, StoreError};
+use crate::oci::Reference;
 
 /// From so many files in a batch on, the file system is synced as a whole.
 const SYNCFS_FROM: usize = 64;
@@ -41,8 +41,7 @@ struct Move {
     file: Arc<File>,
     from: PathBuf,
     to: PathBuf,
-    /// None for a reference.
-    content: Option<(Kind, Digest)>,
+    counted: Counted,
 }
 
 /// A folder whose names have changed.
@@ -73,11 +72,11 @@ impl Writer {
                     file: blob.file.clone(),
                     from: blob.path.clone(),
                     to: self.layout.blob(&blob.digest),
-                    content: Some((Kind::Blob, blob.digest)),
+                    counted: Counted::Content(Kind::Blob, blob.digest),
                 }),
                 Work::Manifest(digest, bytes) => {
-                    let content = Some((Kind::Manifest, *digest));
-                    contents.extend(self.write_new(bytes, self.layout.manifest(digest), content));
+                    let counted = Counted::Content(Kind::Manifest, *digest);
+                    contents.extend(self.write_new(bytes, self.layout.manifest(digest), counted));
                 }
                 Work::Reference(..) | Work::TagList(..) | Work::Referrers(..) | Work::Settled(_) => {}
             }
@@ -104,13 +103,8 @@ impl Writer {
             }
             match content {
                 Err(error) => tracing::error!(path = %path.display(), %error, "cannot write a reference"),
-                Ok(Some(json)) => references.extend(self.write_new(&json, path, None)),
-                Ok(None) => match fs::remove_file(&path) {
-                    Err(error) if error.kind() != ErrorKind::NotFound => {
-                        self.report(&StoreError::on("remove", &path)(error));
-                    }
-                    _ => {}
-                },
+                Ok(Some(json)) => references.extend(self.write_new(&json, path, work.counted())),
+                Ok(None) => self.remove(work, &path),
             }
         }
         // The folders of the contents and the files of the references in one go.
@@ -123,8 +117,20 @@ impl Writer {
         self.report_folders(&folders, self.sync(&folders.iter().map(|one| &one.file).collect::<Vec<_>>()));
     }
 
+    fn remove(&self, work: &Work, path: &Path) {
+        let _files = self.guard.files();
+        let image = matches!(work, Work::Reference(image, _) if is_image(path, &image.reference));
+        match fs::remove_file(path) {
+            Ok(()) if image => self.totals.image_vanished(),
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                self.report(&StoreError::on("remove", path)(error));
+            }
+            _ => {}
+        }
+    }
+
     /// Writes a small file under a temporary name. None, reported, when that fails.
-    fn write_new(&self, bytes: &[u8], to: PathBuf, content: Option<(Kind, Digest)>) -> Option<Move> {
+    fn write_new(&self, bytes: &[u8], to: PathBuf, counted: Counted) -> Option<Move> {
         let from = self.layout.temporary(self.number.fetch_add(1, Ordering::Relaxed));
         let write = || {
             let file = File::options().write(true).create_new(true).mode(0o640).open(&from)?;
@@ -132,7 +138,7 @@ impl Writer {
             Ok(Arc::new(file))
         };
         match write() {
-            Ok(file) => Some(Move { file, from, to, content }),
+            Ok(file) => Some(Move { file, from, to, counted }),
             Err(error) => {
                 self.report(&StoreError::on("write", &from)(error));
                 partial::remove(&from);
@@ -176,22 +182,32 @@ impl Writer {
     }
 
     fn report(&self, error: &StoreError) {
-        self.disk.failed(error, 0);
+        self.disk.failed(error, 0, None);
     }
 
     /// Renames one, and counts it when it is new.
     fn place(&self, moved: &Move, folders: &mut HashSet<PathBuf>) -> io::Result<()> {
-        let Move { file, from, to, content } = moved;
-        let new = content.filter(|_| !to.exists());
-        let bytes = file.metadata()?.len();
-        if let Some((kind, digest)) = new {
-            self.totals.appears(kind, &digest, bytes);
-        }
-        rename(from, to, folders).inspect_err(|_| {
-            if let Some((kind, _)) = new {
-                self.totals.vanished(kind, bytes);
+        let Move { file, from, to, counted } = moved;
+        let totals = &self.totals;
+        match counted {
+            Counted::Content(kind, digest) if !to.exists() => {
+                let bytes = file.metadata()?.len();
+                totals.appears(*kind, digest, bytes);
+                rename(from, to, folders).inspect_err(|_| totals.vanished(*kind, bytes))
             }
-        })
+            Counted::Name(image, will_be) => {
+                let was = is_image(to, &image.reference);
+                if *will_be && !was {
+                    totals.image_appears(self.guard.keys.name(&image.name, &image.reference));
+                }
+                let renamed = rename(from, to, folders);
+                if renamed.is_err() && *will_be && !was || renamed.is_ok() && was && !*will_be {
+                    totals.image_vanished();
+                }
+                renamed
+            }
+            Counted::Content(..) | Counted::Nothing => rename(from, to, folders),
+        }
     }
 
     /// Syncs files or folders, each with its result.
@@ -220,6 +236,16 @@ impl Writer {
                 .flat_map(|(part, share)| part.join().unwrap_or_else(|_| died(share)))
                 .collect()
         })
+    }
+}
+
+/// Whether a file under `refs/` is an image's: every tag's is, and that of a manifest which was asked for by digest.
+fn is_image(path: &Path, reference: &Reference) -> bool {
+    match reference {
+        Reference::Tag(_) => path.exists(),
+        Reference::Digest(_) => {
+            fs::read(path).is_ok_and(|json| Record::from_json(reference, &json).is_ok_and(|it| it.asked))
+        }
     }
 }
 

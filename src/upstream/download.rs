@@ -133,7 +133,10 @@ impl Download {
                     let error = UpstreamError::unavailable(&body.host, reason);
                     self.lost(error.into())?;
                 }
-                Err(failure) => self.lost(failure)?,
+                Err(failure) => {
+                    self.session.ledger.failed(&failure.error);
+                    self.lost(failure)?;
+                }
             }
         }
         self.finish().await;

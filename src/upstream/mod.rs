@@ -12,6 +12,7 @@ pub(crate) mod challenge;
 mod download;
 mod error;
 mod field;
+mod ledger;
 pub(crate) mod link;
 mod pages;
 mod registry;
@@ -24,8 +25,9 @@ mod transport;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use http::HeaderValue;
@@ -33,12 +35,14 @@ use quick_cache::sync::Cache;
 
 pub use download::Download;
 pub use error::{UpstreamError, UpstreamsError};
+pub use ledger::{Account, Condition};
 pub use pages::Pages;
 pub use registry::{FetchedManifest, Head, Upstream};
 
 use crate::config::{Credentials, RegistryPattern, RegistrySettings, Scheme, Settings, Unlisted};
 use crate::oci::Registry;
 use address::Reach;
+use ledger::Ledger;
 use session::Session;
 use tls::Tls;
 use transport::{Proxies, Transport};
@@ -52,6 +56,8 @@ pub struct Upstreams {
     unlisted: Arc<Transport>,
     /// Those asked of late, with their tokens. Bounded, since clients name registries as they please.
     known: Cache<Registry, Arc<Upstream>>,
+    /// Of the bodies of their answers since the start, in bytes.
+    received: Arc<AtomicU64>,
 }
 
 const MAX_KNOWN: usize = 1024;
@@ -68,9 +74,9 @@ impl Upstreams {
         Self::build(settings, &self.unlisted.via, Some(self))
     }
 
-    fn build(settings: &Settings, via: &HeaderValue, old: Option<&Self>) -> Result<Self, UpstreamsError> {
+    fn build(settings: &Settings, via: &HeaderValue, before: Option<&Self>) -> Result<Self, UpstreamsError> {
         // Transports go on being used where they would be made the same again.
-        let old = old.filter(|old| {
+        let old = before.filter(|old| {
             old.settings.proxy == settings.proxy && old.settings.pull_timeout == settings.pull_timeout
         });
         let proxies = match old {
@@ -112,8 +118,9 @@ impl Upstreams {
                 _ => transport(reach, Tls::default()),
             },
             known: Cache::new(MAX_KNOWN),
+            received: before.map_or_else(Arc::default, |before| Arc::clone(&before.received)),
         };
-        for (registry, known) in old.iter().flat_map(|old| old.known.iter()) {
+        for (registry, known) in before.iter().flat_map(|old| old.known.iter()) {
             let upstream = upstreams.upstream(&registry, Some(&known));
             upstreams.known.insert(registry, Arc::new(upstream));
         }
@@ -129,6 +136,31 @@ impl Upstreams {
         }
     }
 
+    /// Of the bodies of all registries' answers since the start, in bytes.
+    pub fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    /// How the registries are that the configuration names, and all others that were asked of late, by name.
+    pub fn accounts(&self) -> Vec<(Registry, Account)> {
+        let exact = |entry: &RegistrySettings| match &entry.name {
+            RegistryPattern::Exact(registry) => Some(registry.clone()),
+            RegistryPattern::Wildcard(_) => None,
+        };
+        let named: HashSet<_> = self.settings.registries.iter().filter_map(exact).collect();
+        for registry in &named {
+            self.get(registry);
+        }
+        let account = |(registry, upstream): (Registry, Arc<Upstream>)| {
+            let account = upstream.account()?;
+            let told = account.condition != Condition::NeverAsked || named.contains(&registry);
+            told.then_some((registry, account))
+        };
+        let mut accounts: Vec<_> = self.known.iter().filter_map(account).collect();
+        accounts.sort_by(|(one, _), (other, _)| one.as_str().cmp(other.as_str()));
+        accounts
+    }
+
     /// `old` is the one of that name so far: its session goes on if it would be made the same again.
     fn upstream(&self, registry: &Registry, old: Option<&Upstream>) -> Upstream {
         let entry = self.settings.registry(registry);
@@ -138,7 +170,11 @@ impl Upstreams {
         let old = old.and_then(|old| old.session.as_ref().ok());
         let session = url.map(|url| match old {
             Some(old) if old.is_for(transport, &url, &credentials) => Arc::clone(old),
-            _ => Arc::new(Session::new(Arc::clone(transport), url, credentials)),
+            _ => {
+                let new = || Arc::new(Ledger::new(&self.received));
+                let ledger = old.map_or_else(new, |old| Arc::clone(&old.ledger));
+                Arc::new(Session::new(Arc::clone(transport), url, credentials, ledger))
+            }
         });
         Upstream {
             policy: self.settings.policy(registry).clone(),

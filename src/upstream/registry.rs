@@ -10,6 +10,7 @@ use tokio::time::timeout;
 
 use super::download::{Download, Wanted};
 use super::error::UpstreamError;
+use super::ledger::Account;
 use super::pages::Pages;
 use super::retry::{Again, Attempts, Failure};
 use super::session::Session;
@@ -61,8 +62,9 @@ impl Upstream {
             Ok(Ok(answer)) => answer,
             Ok(Err(failure)) => return Err(failure.error),
             Err(_) => {
-                let reason = format!("no answer within {limit:?}");
-                return Err(UpstreamError::unavailable(&session.host, reason));
+                let error = UpstreamError::unavailable(&session.host, format!("no answer within {limit:?}"));
+                session.ledger.failed(&error);
+                return Err(error);
             }
         };
         no_page(&answer, "a manifest")?;
@@ -163,6 +165,11 @@ impl Upstream {
         Download::open(Arc::clone(session), repository.clone(), url, wanted).await
     }
 
+    /// None for a name that no host can have.
+    pub(super) fn account(&self) -> Option<Account> {
+        self.session.as_ref().ok().map(|session| session.ledger.account())
+    }
+
     fn session(&self) -> Result<&Arc<Session>, UpstreamError> {
         self.session.as_ref().map_err(Clone::clone)
     }
@@ -191,6 +198,7 @@ async fn read_manifest(mut answer: Answer, reference: &Reference) -> Result<Fetc
         return Err(Failure {
             error: answer.invalid("sent a manifest that does not match its digest"),
             again: Again::Once,
+            limited: None,
         });
     }
     let is_object = bytes.trim_ascii_start().starts_with(b"{");

@@ -12,6 +12,15 @@ use super::error::UpstreamError;
 pub(super) struct Failure {
     pub(super) error: UpstreamError,
     pub(super) again: Again,
+    /// It was 429.
+    pub(super) limited: Option<Limited>,
+}
+
+/// Upstream wants to be left alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Limited {
+    /// For so long, if it said so.
+    pub(super) retry_after: Option<Duration>,
 }
 
 /// Whether another attempt is worth it.
@@ -30,8 +39,28 @@ impl From<UpstreamError> for Failure {
             UpstreamError::Unavailable { .. } => Again::After(None),
             _ => Again::Never,
         };
-        Self { error, again }
+        Self { error, again, limited: None }
     }
+}
+
+/// 429, of the registry or of its token service.
+pub(super) fn too_many(host: &str, reason: impl Into<String>, header: Option<&str>) -> Failure {
+    let retry_after = header.and_then(retry_after);
+    Failure {
+        error: UpstreamError::unavailable(host, reason),
+        again: Again::After(retry_after),
+        limited: Some(Limited { retry_after }),
+    }
+}
+
+/// `Retry-After`: seconds, or a date (RFC 9110, section 10.2.3).
+pub(super) fn retry_after(text: &str) -> Option<Duration> {
+    let text = text.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let until = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
+    Some(Duration::try_from(until.duration_since(jiff::Timestamp::now())).unwrap_or_default())
 }
 
 /// All attempts at one thing have to be over after this.
@@ -65,6 +94,7 @@ impl Attempts {
             Err(_) => Err(Failure {
                 error: UpstreamError::unavailable(host, format!("no answer within {} s", DEADLINE.as_secs())),
                 again: Again::Never,
+                limited: None,
             }),
         }
     }
@@ -93,4 +123,19 @@ impl Attempts {
 pub(super) fn jittered(pause: Duration) -> Duration {
     let random = RandomState::new().build_hasher().finish() % 512;
     pause * (768 + random as u32) / 1024
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        assert_eq!(retry_after(" 120 "), Some(Duration::from_secs(120)));
+        assert_eq!(retry_after("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Duration::ZERO));
+        assert!(retry_after("Fri, 31 Dec 2100 23:59:59 GMT").is_some_and(|pause| !pause.is_zero()));
+        for text in ["", "-1", "1.5", "soon", "99999999999999999999"] {
+            assert_eq!(retry_after(text), None, "{text}");
+        }
+    }
 }

@@ -1,18 +1,17 @@
 //! A registry asked with what credentials we have for it.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
-
 use base64::prelude::{BASE64_STANDARD, Engine};
 use http::header::{AUTHORIZATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use url::Url;
 
 use super::address::Reach;
 use super::challenge::{self, Challenge};
 use super::error::UpstreamError;
-use super::retry::{Again, Attempts, Failure};
+use super::ledger::Ledger;
+use super::retry::{Again, Attempts, Failure, retry_after, too_many};
 use super::token::{TokenRequest, Tokens, bearer};
 use super::transport::{Answer, Ask, Transport, host};
 use crate::config::{Credentials, Secret};
@@ -28,10 +27,16 @@ pub(super) struct Session {
     /// It has asked for a name and password: they are sent at once from then on.
     wants_basic: AtomicBool,
     tokens: Tokens,
+    pub(super) ledger: Arc<Ledger>,
 }
 
 impl Session {
-    pub(super) fn new(transport: Arc<Transport>, url: Url, credentials: Credentials) -> Self {
+    pub(super) fn new(
+        transport: Arc<Transport>,
+        url: Url,
+        credentials: Credentials,
+        ledger: Arc<Ledger>,
+    ) -> Self {
         Self {
             transport,
             host: host(&url),
@@ -39,6 +44,7 @@ impl Session {
             credentials,
             wants_basic: AtomicBool::new(false),
             tokens: Tokens::default(),
+            ledger,
         }
     }
 
@@ -75,8 +81,25 @@ impl Session {
         }
     }
 
-    /// Asks once, and once more when credentials are wanted.
+    /// Asks once, and once more when credentials are wanted. How it went is in the ledger.
     pub(super) async fn ask(&self, repository: &Repository, ask: &Ask) -> Result<Answer, Failure> {
+        let result = self.ask_once(repository, ask).await;
+        match &result {
+            Ok(_) => self.ledger.answered(),
+            Err(Failure { error, limited: Some(limit), .. }) => self.ledger.limited(error, limit.retry_after),
+            Err(Failure { error, .. }) => match error {
+                UpstreamError::NotFound { .. } | UpstreamError::Denied { .. } => self.ledger.answered(),
+                UpstreamError::Unavailable { .. } | UpstreamError::Invalid { .. } => {
+                    self.ledger.failed(error)
+                }
+                // It was not asked.
+                UpstreamError::Refused { .. } => {}
+            },
+        }
+        result
+    }
+
+    async fn ask_once(&self, repository: &Repository, ask: &Ask) -> Result<Answer, Failure> {
         let sent = self.credentials_at_hand(repository);
         let answer = self.send(ask, sent.clone()).await?;
         // Only the registry itself may ask for its credentials, not where it redirects to.
@@ -89,7 +112,10 @@ impl Session {
 
     async fn send(&self, ask: &Ask, authorization: Option<HeaderValue>) -> Result<Answer, Failure> {
         let ask = ask.clone().header(AUTHORIZATION, authorization);
-        self.transport.send(&ask).await
+        self.ledger.asks();
+        let mut answer = self.transport.send(&ask).await?;
+        answer.ledger = Some(Arc::clone(&self.ledger));
+        Ok(answer)
     }
 
     fn credentials_at_hand(&self, repository: &Repository) -> Option<HeaderValue> {
@@ -217,16 +243,16 @@ fn judged(answer: Answer) -> Result<Answer, Failure> {
         401 | 403 | 451 => {
             UpstreamError::Denied { host, status: status.as_u16(), hint: String::new() }.into()
         }
-        429 => overloaded(&answer, "too many requests, its rate limit is reached".to_owned()),
+        429 => {
+            let reason = "too many requests, its rate limit is reached";
+            too_many(&answer.host, reason, answer.header(RETRY_AFTER))
+        }
         408 | 500 | 502.. => overloaded(&answer, format!("answered {status}")),
         _ => UpstreamError::invalid(host, format!("answered {status}")).into(),
     })
 }
 
 fn overloaded(answer: &Answer, reason: String) -> Failure {
-    let asked = answer.header(RETRY_AFTER).and_then(|text| text.trim().parse().ok());
-    Failure {
-        error: UpstreamError::unavailable(&answer.host, reason),
-        again: Again::After(asked.map(Duration::from_secs)),
-    }
+    let again = Again::After(answer.header(RETRY_AFTER).and_then(retry_after));
+    Failure { error: UpstreamError::unavailable(&answer.host, reason), again, limited: None }
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, RETRY_AFTER};
 use http::{HeaderValue, Method};
 use serde::Deserialize;
 use tokio::sync::watch;
@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::error::UpstreamError;
-use super::retry::Failure;
+use super::retry::{Failure, too_many};
 use super::transport::{Ask, Transport};
 use crate::oci::Repository;
 
@@ -129,7 +129,8 @@ impl TokenRequest {
         if status != 200 {
             let reason = format!("its token service answered {status}");
             return Err(match status.as_u16() {
-                408 | 429 | 500.. => UpstreamError::unavailable(&answer.host, reason).into(),
+                429 => too_many(&answer.host, reason, answer.header(RETRY_AFTER)),
+                408 | 500.. => UpstreamError::unavailable(&answer.host, reason).into(),
                 status => UpstreamError::Denied {
                     host: self.host,
                     status,

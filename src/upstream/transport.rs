@@ -16,6 +16,7 @@ use url::{Origin, Url};
 
 use super::address::{Forbidden, Reach};
 use super::error::{UpstreamError, UpstreamsError};
+use super::ledger::Ledger;
 use super::retry::{Again, Failure};
 use super::tls::Tls;
 use crate::config::Proxy;
@@ -130,7 +131,8 @@ impl Transport {
         let limit = HEADERS.min(self.silence);
         match timeout(limit, request.send()).await {
             Ok(Ok(response)) => {
-                Ok(Answer { response, origin: url.origin(), host, silence: self.silence, give_up: None })
+                let (origin, silence) = (url.origin(), self.silence);
+                Ok(Answer { response, origin, host, silence, give_up: None, ledger: None })
             }
             Ok(Err(error)) if proxied => Err(failure(&error, &format!("{host} (by proxy)"))),
             Ok(Err(error)) => Err(failure(&error, &host)),
@@ -218,6 +220,8 @@ pub(super) struct Answer {
     silence: Duration,
     /// When the wait for the next bytes is over, while there is one.
     give_up: Option<Instant>,
+    /// Where its bytes are counted.
+    pub(super) ledger: Option<Arc<Ledger>>,
 }
 
 impl Answer {
@@ -258,7 +262,12 @@ impl Answer {
         let read = timeout_at(give_up, self.response.chunk()).await;
         self.give_up = None;
         match read {
-            Ok(Ok(bytes)) => Ok(bytes),
+            Ok(Ok(bytes)) => {
+                if let (Some(ledger), Some(bytes)) = (&self.ledger, &bytes) {
+                    ledger.received(bytes.len() as u64);
+                }
+                Ok(bytes)
+            }
             Ok(Err(error)) => Err(failure(&error, &self.host)),
             Err(_) => {
                 let reason = format!("sent nothing for {:?}", self.silence);
@@ -316,7 +325,7 @@ fn failure(error: &reqwest::Error, host: &str) -> Failure {
         _ => innermost,
     };
     let error = UpstreamError::unavailable(host, reason);
-    Failure { error, again }
+    Failure { error, again, limited: None }
 }
 
 #[cfg(test)]

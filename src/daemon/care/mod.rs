@@ -9,13 +9,14 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use jiff::Timestamp;
 
 use crate::config::{CheckSettings, PruneSettings, Settings};
 use crate::store::Store;
-use crate::store::care::{Pace, Rules};
+use crate::store::care::{Pace, PruneReport, Rules};
 
 /// Neither begins before the host had time to start.
 const AFTER_START: Duration = Duration::from_secs(60);
@@ -26,9 +27,25 @@ struct Shared {
     /// Replaced by a reload.
     settings: ArcSwap<(PruneSettings, CheckSettings)>,
     stop: AtomicBool,
+    last_round: Mutex<Option<Round>>,
+}
+
+/// A round that has come to its end.
+#[derive(Clone, Copy, Debug)]
+pub struct Round {
+    pub finished: Timestamp,
+    pub took: Duration,
+    pub report: PruneReport,
+    /// Whether there is as much room as there should be.
+    pub enough: bool,
 }
 
 impl Shared {
+    fn note_round(&self, begun: Instant, report: PruneReport, enough: bool) {
+        let round = Round { finished: Timestamp::now(), took: begun.elapsed(), report, enough };
+        *self.last_round.lock().unwrap_or_else(PoisonError::into_inner) = Some(round);
+    }
+
     fn is_over(&self) -> bool {
         self.stop.load(Ordering::Acquire)
     }
@@ -48,8 +65,12 @@ pub struct Care {
 impl Care {
     pub fn start(store: &Arc<Store>, settings: &Settings) -> io::Result<Self> {
         let in_force = ArcSwap::from_pointee((settings.prune.clone(), settings.check));
-        let shared =
-            Arc::new(Shared { store: store.clone(), settings: in_force, stop: AtomicBool::new(false) });
+        let shared = Arc::new(Shared {
+            store: store.clone(),
+            settings: in_force,
+            stop: AtomicBool::new(false),
+            last_round: Mutex::default(),
+        });
         let care = Self { shared, threads: Mutex::default() };
         care.set_rules();
         care.spawn("space", space::run)?;
@@ -69,6 +90,16 @@ impl Care {
         self.shared.settings.store(Arc::new((settings.prune.clone(), settings.check)));
         self.set_rules();
         self.wake();
+    }
+
+    /// The last round since the start; none before the first.
+    pub fn last_round(&self) -> Option<Round> {
+        *self.shared.last_round.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What pruning goes by.
+    pub fn prune_settings(&self) -> PruneSettings {
+        self.shared.settings.load().0.clone()
     }
 
     fn set_rules(&self) {

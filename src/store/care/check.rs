@@ -19,7 +19,7 @@ use super::pace::Pace;
 use super::totals::Usage;
 use super::walk::{Entry, Repository, Unreadable, Which, contents, repositories, seconds, stat};
 use super::{CareError, Folder};
-use crate::oci::{Algorithm, Digest, Hasher};
+use crate::oci::{Algorithm, Digest, Hasher, Reference};
 use crate::store::{Kind, Store, StoreError};
 
 /// Bytes read at a time.
@@ -274,6 +274,9 @@ impl<'a> Check<'a> {
                 Ok(entry) => entry,
                 Err(Unreadable::Malformed { path, reason }) => {
                     let removed = self.remove_reference(&path, |path| repository.entry(which, path).is_err());
+                    if removed && which == Which::Tags {
+                        self.uncount();
+                    }
                     self.found(Fault::Malformed, &path, reason, removed);
                     continue;
                 }
@@ -313,9 +316,18 @@ impl<'a> Check<'a> {
         let removed = self.remove_reference(&path, is_wrong);
         if removed && let Some(store) = self.store {
             store.drop_reference(&entry.image);
+            if entry.record.asked || matches!(entry.image.reference, Reference::Tag(_)) {
+                self.uncount();
+            }
         }
         self.found(fault, &path, detail, removed);
         Ok(())
+    }
+
+    fn uncount(&self) {
+        if let Some(store) = self.store {
+            store.totals.image_vanished();
+        }
     }
 
     /// Removes a reference if it is still wrong when nobody can change it.

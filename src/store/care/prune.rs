@@ -3,7 +3,6 @@
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::{fmt, fs, io};
 
@@ -322,6 +321,9 @@ impl Sweep<'_> {
         }
         if self.mark.is_image(&image.reference, key) {
             self.report.images += 1;
+            if !self.dry_run {
+                self.store.totals.image_vanished();
+            }
             tell(&image);
         }
         Ok(true)
@@ -448,7 +450,7 @@ pub type Keep = Box<dyn Fn(&Name) -> bool + Send + Sync>;
 /// What is done without being asked, as the configuration says.
 pub struct Rules {
     pub keep: Keep,
-    /// Whether [`make_room`](Store::make_room) may remove anything.
+    /// Whether [`evict`](Store::evict) may remove anything.
     pub evict: bool,
 }
 
@@ -469,43 +471,25 @@ impl Store {
     }
 
     /// For a disk that is full: removes the least recently used images until so many bytes have come back, those of
-    /// the last hour too when there is no other way. False when that did not do, or the rules forbid it.
-    pub async fn make_room(self: &Arc<Self>, bytes: u64) -> bool {
-        let store = self.clone();
-        tokio::task::spawn_blocking(move || store.evict(bytes)).await.unwrap_or(false)
-    }
-
-    /// The same, for who may block.
-    pub fn evict(&self, bytes: u64) -> bool {
+    /// the last hour too when there is no other way. None when even that would not do, or the rules forbid it:
+    /// nothing goes then. Blocks.
+    pub fn evict(&self, bytes: u64, pace: &Pace<'_>) -> Result<Option<PruneReport>, CareError> {
         if !self.rules.load().evict {
-            return false;
+            return Ok(None);
         }
-        let rounds = self.evictions.load(Ordering::Acquire);
         let _one = lock(&self.care);
-        if self.evictions.load(Ordering::Acquire) != rounds {
-            // Many downloads find the disk full at once; another one's round is over just now.
-            return true;
+        let free = Some(bytes.saturating_sub(sweep_set_aside(&self.layout)));
+        if free == Some(0) {
+            return Ok(Some(PruneReport::default()));
         }
-        let mut left = bytes.saturating_sub(sweep_set_aside(&self.layout));
         for spare_recent in [true, false] {
-            if left == 0 {
-                break;
+            let request = PruneRequest { free, spare_recent, dry_run: true, ..PruneRequest::default() };
+            if Some(self.prune_alone(&request, pace, &mut |_| {})?.bytes()) < free {
+                continue;
             }
-            let request = PruneRequest { free: Some(left), spare_recent, ..PruneRequest::default() };
-            match self.prune_alone(&request, &Pace::free(), &mut |_| {}) {
-                Ok(report) => {
-                    tracing::warn!("the disk is full: {report}");
-                    left = left.saturating_sub(report.bytes());
-                }
-                Err(error) => {
-                    tracing::error!("the disk is full, and nothing can be pruned: {error}");
-                    break;
-                }
-            }
+            let request = PruneRequest { dry_run: false, ..request };
+            return self.prune_alone(&request, pace, &mut |_| {}).map(Some);
         }
-        if left == 0 {
-            self.evictions.fetch_add(1, Ordering::Release);
-        }
-        left == 0
+        Ok(None)
     }
 }

@@ -6,8 +6,9 @@ use std::sync::Mutex;
 use nix::sys::statvfs::statvfs;
 use serde::{Deserialize, Serialize};
 
+use super::mark::readable;
 use super::pace::Pace;
-use super::walk::{Stat, contents, stat};
+use super::walk::{Stat, Which, contents, repositories, stat};
 use super::{CareError, Folder};
 use crate::oci::Digest;
 use crate::store::publish::lock;
@@ -70,6 +71,15 @@ struct State {
     change: Counts,
     /// What was published since then; the walk must not count it.
     new: Option<HashSet<u64>>,
+    images: Images,
+}
+
+/// The same for images, by the keys of their names.
+#[derive(Default)]
+struct Images {
+    known: Option<i64>,
+    change: i64,
+    new: Option<HashSet<u64>>,
 }
 
 /// The running totals. Every change of a file under `blobs/` and `img/` is told here, by whoever holds
@@ -96,6 +106,44 @@ impl Totals {
     /// A file is gone.
     pub fn vanished(&self, kind: Kind, bytes: u64) {
         self.change(kind, -1, bytes);
+    }
+
+    /// Before a name becomes that of an image.
+    pub fn image_appears(&self, key: u64) {
+        let images = &mut lock(&self.0).images;
+        if let Some(new) = &mut images.new {
+            new.insert(key);
+        }
+        images.change += 1;
+        images.known = images.known.map(|known| known + 1);
+    }
+
+    /// A name is no image's any more.
+    pub fn image_vanished(&self) {
+        let images = &mut lock(&self.0).images;
+        images.change -= 1;
+        images.known = images.known.map(|known| known - 1);
+    }
+
+    fn begin_images(&self) {
+        let images = &mut lock(&self.0).images;
+        (images.change, images.new) = (0, Some(HashSet::new()));
+    }
+
+    fn is_new_image(&self, key: u64) -> bool {
+        lock(&self.0).images.new.as_ref().is_some_and(|new| new.contains(&key))
+    }
+
+    fn end_images(&self, found: Option<i64>) {
+        let images = &mut lock(&self.0).images;
+        images.new = None;
+        if let Some(found) = found {
+            images.known = Some(found + images.change);
+        }
+    }
+
+    fn images(&self) -> Option<u64> {
+        lock(&self.0).images.known.map(|known| u64::try_from(known).unwrap_or_default())
     }
 
     fn begin(&self) {
@@ -140,7 +188,45 @@ impl Store {
     pub fn count(&self, pace: &Pace<'_>) -> Result<Usage, CareError> {
         let _one = lock(&self.care);
         self.count_each(pace, &mut |_, _, _| {})?;
+        self.count_images(pace)?;
         Ok(self.usage().unwrap_or_default())
+    }
+
+    /// How many images the cache holds: tags, and manifests that were asked for by digest. None before they have been
+    /// counted.
+    pub fn images(&self) -> Option<u64> {
+        self.totals.images()
+    }
+
+    fn count_images(&self, pace: &Pace<'_>) -> Result<(), CareError> {
+        {
+            let _files = self.guard.files();
+            self.totals.begin_images();
+        }
+        let walk = || {
+            let mut found = 0;
+            for repository in repositories(&self.layout)? {
+                let repository = repository?;
+                let mut count = |reference| {
+                    let key = self.guard.keys.name(&repository.name, &reference);
+                    found += i64::from(!self.totals.is_new_image(key));
+                };
+                for tag in repository.names(Which::Tags)? {
+                    pace.step(0)?;
+                    count(tag?.0);
+                }
+                for entry in repository.entries(Which::Manifests)? {
+                    pace.step(0)?;
+                    if let Some(entry) = readable(entry)?.filter(|entry| entry.record.asked) {
+                        count(entry.image.reference);
+                    }
+                }
+            }
+            Ok(found)
+        };
+        let result = walk();
+        self.totals.end_images(result.as_ref().ok().copied());
+        result.map(|_| ())
     }
 
     /// The same, telling of each file its kind, its digest and its size. What is published meanwhile is left out.

@@ -117,7 +117,7 @@ fn unlisted(peer: &Peer) -> Session {
         .unwrap();
     transport.direct.set(client).ok().unwrap();
     let url = format!("http://public.example:{}", peer.address.port());
-    Session::new(Arc::new(transport), url.parse().unwrap(), Credentials::Anonymous)
+    Session::new(Arc::new(transport), url.parse().unwrap(), Credentials::Anonymous, Arc::default())
 }
 
 #[tokio::test]

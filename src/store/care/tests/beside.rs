@@ -283,23 +283,27 @@ fn pulls_go_on_while_everything_else_is_pruned_again_and_again() {
     assert!(cache.files("blobs").is_empty() && cache.files("refs").is_empty());
 }
 
-#[tokio::test]
-async fn room_is_made_only_when_the_rules_allow_it() {
+#[test]
+fn room_is_made_only_when_the_rules_allow_it() {
     let cache = Cache::new();
     cache.pulled("quay.io/a:old", &[b"1234"], 9000);
     cache.pulled("quay.io/a:kept", &[b"5678"], 9000);
     cache.pulled("quay.io/a:recent", &[b"abcd"], 60);
     let store = cache.open();
-    assert!(!store.make_room(1).await);
+    let evict = |bytes| store.evict(bytes, &Pace::free()).unwrap().map(|report| report.images);
+    assert_eq!(evict(1), None);
     assert_eq!(cache.files("blobs").len(), 3);
     store.pin(&image("quay.io/a:kept"), PinAction::Pin).unwrap();
     store.set_rules(Rules { evict: true, ..Rules::default() });
-    assert!(store.make_room(1).await);
+    // More than there is: nothing goes for it.
+    assert_eq!(evict(1 << 20), None);
+    assert_eq!(cache.files("blobs").len(), 3);
+    assert_eq!(evict(1), Some(1));
     assert!(!cache.has_blob(b"1234") && cache.has_blob(b"5678") && cache.has_blob(b"abcd"));
     // There is nothing else: what was used within the hour.
-    assert!(store.make_room(1).await);
+    assert_eq!(evict(1), Some(1));
     assert!(cache.has_blob(b"5678") && !cache.has_blob(b"abcd"));
-    assert!(!store.make_room(1).await);
+    assert_eq!(evict(1), None);
     assert!(cache.has_blob(b"5678"));
 }
 
