@@ -181,6 +181,11 @@ impl Upstream {
         self.state().sent.get(digest).copied().unwrap_or(0)
     }
 
+    /// Of all bodies of content.
+    pub fn sent_in_all(&self) -> u64 {
+        self.state().sent.iter().filter(|(digest, _)| !digest.is_empty()).map(|(_, bytes)| bytes).sum()
+    }
+
     pub fn tokens_issued(&self) -> usize {
         self.state().issued
     }

@@ -85,3 +85,46 @@ fn the_file_system_tells_its_space() {
     let space = Cache::new().folder().space().unwrap();
     assert!(space.free > 0 && space.free < space.total);
 }
+
+#[test]
+fn images_are_counted_when_they_get_their_names_and_lose_them() {
+    let cache = Cache::new();
+    cache.pulled("quay.io/a:1", &[b"1"], 9000);
+    let child = manifest_of(&[b"2"]);
+    cache.manifest(&child);
+    cache.name(&by_digest("quay.io/a", &child), &child, false, 60);
+    let store = cache.open();
+    assert_eq!(store.images(), None);
+    store.count(&Pace::free()).unwrap();
+    assert_eq!(store.images(), Some(1));
+
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let publish = |name: Image, bytes: &Bytes, asked| {
+        let media_type = MediaType::new(MediaType::OCI_IMAGE).unwrap();
+        let record = Arc::new(Record::fetched_now(digest(bytes), media_type, bytes.len() as u64, asked));
+        runtime.block_on(store.publish_manifest(bytes.clone(), vec![(name, record)]));
+        store.publisher.settle(|| ());
+        store.images()
+    };
+    let other = manifest_of(&[b"3"]);
+    assert_eq!(publish(by_digest("quay.io/b", &other), &other, true), Some(2));
+    assert_eq!(publish(by_digest("quay.io/b", &other), &other, true), Some(2));
+    assert_eq!(publish(image("quay.io/b:1"), &other, false), Some(3));
+    assert_eq!(publish(image("quay.io/b:1"), &child, false), Some(3));
+    // Another's child that was asked for after all, and the other way round.
+    assert_eq!(publish(by_digest("quay.io/a", &child), &child, true), Some(4));
+    assert_eq!(publish(by_digest("quay.io/a", &child), &child, false), Some(3));
+    runtime.block_on(store.forget(&image("quay.io/b:1")));
+    runtime.block_on(store.forget(&image("quay.io/b:none")));
+    store.publisher.settle(|| ());
+    assert_eq!(store.images(), Some(2));
+
+    // A check removes a name that leads nowhere.
+    fs::remove_file(cache.path(format!("img/{}", digest(&other).hex()))).unwrap();
+    assert_eq!(store.check_and_repair(&Pace::free(), &mut |_| {}).unwrap().wrong, 1);
+    assert_eq!(store.images(), Some(1));
+    prune(&store, &PruneRequest { keep_size: Some(0), ..PruneRequest::default() });
+    assert_eq!(store.images(), Some(0));
+    store.count(&Pace::free()).unwrap();
+    assert_eq!(store.images(), Some(0));
+}
