@@ -328,7 +328,7 @@ fn systemd_hears_in_words_what_has_changed() {
     daemon.get(&target("manifests", "1")).is(200);
     let mut stream = get(&target("blobs", &layer.digest)).open(daemon.addr);
     stream.read_to(MIB);
-    let size = du(&daemon.images().join("img")).1;
+    let size = image.manifest.bytes.len();
     assert!(size < 1000, "{size}");
     manager.wait_for(&format!("STATUS=1 image, {size} B; 1 request and 1 download under way"));
     registry.release(&layer.digest);
@@ -393,7 +393,6 @@ struct Terminal {
     /// Our end of the program's side.
     inside: OwnedFd,
     seen: Arc<Mutex<Vec<u8>>>,
-    reader: Option<thread::JoinHandle<()>>,
 }
 
 impl Terminal {
@@ -408,14 +407,13 @@ impl Terminal {
         let mut output = File::from(pair.master.try_clone().unwrap());
         let seen = Arc::<Mutex<Vec<u8>>>::default();
         let into = seen.clone();
-        let reader = thread::spawn(move || {
+        thread::spawn(move || {
             let mut buffer = [0; 4096];
-            // The last one to close it is ourselves.
-            while let Ok(count) = output.read(&mut buffer) {
+            while let Ok(count @ 1..) = output.read(&mut buffer) {
                 into.lock().unwrap().extend(&buffer[..count]);
             }
         });
-        Self { child, keys: File::from(pair.master), inside: pair.slave, seen, reader: Some(reader) }
+        Self { child, keys: File::from(pair.master), inside: pair.slave, seen }
     }
 
     fn seen(&self) -> String {
@@ -428,7 +426,12 @@ impl Terminal {
         let frames =
             seen.split("\u{1b}[?2026h\u{1b}[H").skip(1).filter_map(|rest| rest.split_once("\u{1b}[?2026l"));
         let lines = |(frame, _): (&str, &str)| {
-            frame.replace("\u{1b}[K", "").replace("\u{1b}[J", "").split("\r\n").map(str::to_owned).collect()
+            frame
+                .replace("\u{1b}[K", "")
+                .replace("\u{1b}[J", "")
+                .lines()
+                .map(|line| line.trim_end_matches('\r').to_owned())
+                .collect()
         };
         frames.map(lines).collect()
     }
@@ -450,11 +453,11 @@ impl Terminal {
         assert!(self.child.wait().unwrap().success(), "{}", self.seen());
         let modes = LocalFlags::ICANON | LocalFlags::ECHO | LocalFlags::ISIG;
         assert!(self.local_modes().contains(modes), "keys are not read as before");
-        let Self { keys, inside, seen, reader, .. } = self;
-        drop((keys, inside));
-        reader.unwrap().join().unwrap();
-        let seen = seen.lock().unwrap();
-        String::from_utf8(seen.clone()).unwrap()
+        // Behind all that it wrote.
+        let mut inside = File::from(self.inside.try_clone().unwrap());
+        inside.write_all(b"<end>").unwrap();
+        eventually("all of it is read", || self.seen().ends_with("<end>"));
+        self.seen().trim_end_matches("<end>").to_owned()
     }
 }
 
