@@ -29,7 +29,7 @@ pub struct Status {
     pub bytes_served: u64,
     /// Of bodies, from registries.
     pub bytes_fetched: u64,
-    /// Served, less fetched; never less than zero.
+    /// Of manifests, blobs and lists that were served, less those that were fetched; never less than zero.
     pub bytes_saved: u64,
     /// What the cache holds; none while that is being counted.
     pub cache: Option<CacheSize>,

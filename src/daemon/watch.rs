@@ -60,7 +60,8 @@ impl Gauges {
     pub fn at_hand(&self) -> Status {
         let (uptime, now) = (self.since.elapsed(), Timestamp::now());
         let counters = &self.pull.counters;
-        let (served, fetched) = (self.served.bytes.load(Relaxed), self.pull.received());
+        let (content, rest) = (self.served.content.load(Relaxed), self.served.rest.load(Relaxed));
+        let fetched = self.pull.received();
         let cache = self.store.images().zip(self.store.usage()).map(|(images, usage)| CacheSize {
             images,
             manifests: usage.manifests.files,
@@ -84,9 +85,9 @@ impl Gauges {
             hits: counters.hits.load(Relaxed),
             misses: counters.misses.load(Relaxed),
             stale: counters.stale.load(Relaxed),
-            bytes_served: served,
+            bytes_served: content + rest,
             bytes_fetched: fetched,
-            bytes_saved: served.saturating_sub(fetched),
+            bytes_saved: content.saturating_sub(fetched),
             cache,
             pins: None,
             disk: None,

@@ -23,6 +23,8 @@ pub struct Body {
     left: u64,
     log: Option<Entry>,
     counted: Option<Counted>,
+    /// A manifest, a blob or a list.
+    is_content: bool,
 }
 
 /// What is sent now.
@@ -56,28 +58,49 @@ impl Body {
             parts: None,
             log: None,
             counted: None,
+            is_content: false,
         }
     }
 
     /// One behind the other.
     pub fn pieces(pieces: Vec<Bytes>) -> Self {
         let left = pieces.iter().map(|piece| piece.len() as u64).sum();
-        Self { left, content: Content::Pieces(pieces.into_iter()), parts: None, log: None, counted: None }
+        Self {
+            left,
+            content: Content::Pieces(pieces.into_iter()),
+            parts: None,
+            log: None,
+            counted: None,
+            is_content: false,
+        }
     }
 
     pub fn blob(reader: Reader, length: u64) -> Self {
-        Self { content: Content::Reader(reader), parts: None, left: length, log: None, counted: None }
+        Self {
+            content: Content::Reader(reader),
+            parts: None,
+            left: length,
+            log: None,
+            counted: None,
+            is_content: false,
+        }
     }
 
     pub fn multipart(pieces: Multipart, pull: Arc<Pull>, blob: Blob) -> Self {
         let left = pieces.length();
         let parts = Some(Parts { pieces, pull, blob: Arc::new(blob) });
-        Self { content: Content::Over, parts, left, log: None, counted: None }
+        Self { content: Content::Over, parts, left, log: None, counted: None, is_content: false }
     }
 
     /// Has the request's line written when the body is done with.
     pub fn logged(mut self, entry: Option<Entry>) -> Self {
         self.log = entry;
+        self
+    }
+
+    /// Counts as what a registry has, and not as what we say ourselves.
+    pub fn content(mut self, is_content: bool) -> Self {
+        self.is_content = is_content;
         self
     }
 
@@ -93,7 +116,7 @@ impl Body {
             log.bytes += bytes.len() as u64;
         }
         if let Some(counted) = &self.counted {
-            counted.sent(bytes.len() as u64);
+            counted.sent(bytes.len() as u64, self.is_content);
         }
         Poll::Ready(Some(Ok(Frame::data(bytes))))
     }

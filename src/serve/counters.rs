@@ -10,8 +10,10 @@ pub struct Counters {
     pub requests: AtomicU64,
     /// Requests whose answer is not over.
     pub in_flight: AtomicU64,
-    /// Of bodies, handed over to be sent.
-    pub bytes: AtomicU64,
+    /// Of bodies of manifests, blobs and lists, handed over to be sent.
+    pub content: AtomicU64,
+    /// Of all other bodies: errors above all.
+    pub rest: AtomicU64,
 }
 
 impl Counters {
@@ -27,8 +29,9 @@ impl Counters {
 pub struct Counted(Arc<Counters>);
 
 impl Counted {
-    pub fn sent(&self, bytes: u64) {
-        self.0.bytes.fetch_add(bytes, Ordering::Relaxed);
+    pub fn sent(&self, bytes: u64, content: bool) {
+        let counter = if content { &self.0.content } else { &self.0.rest };
+        counter.fetch_add(bytes, Ordering::Relaxed);
     }
 }
 

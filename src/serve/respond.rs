@@ -92,7 +92,7 @@ impl Responder {
                 Body::bytes(Bytes::new()).logged(log)
             });
         }
-        response.map(|body| body.logged(log))
+        response.map(|body| body.logged(log).content(origin.is_some()))
     }
 
     async fn answer(

@@ -157,12 +157,14 @@ fn cache(status: &Status) -> String {
 
 fn disk(status: &Status) -> String {
     let Some(disk) = &status.disk else { return "does not answer".to_owned() };
-    let mut text = format!("{} free of {}", Bytes(disk.free), Bytes(disk.total));
-    if let Some(least) = disk.min_free {
-        let verb = if disk.free < least { "and min_free asks for" } else { "min_free asks for" };
-        text += &format!(", {verb} {}", Bytes(least));
+    let text = format!("{} free of {}", Bytes(disk.free), Bytes(disk.total));
+    match disk.min_free {
+        None => text,
+        Some(least) if disk.free < least => {
+            format!("{text}, LESS than the {} that min_free asks for", Bytes(least))
+        }
+        Some(least) => format!("{text}, min_free asks for {}", Bytes(least)),
     }
-    text
 }
 
 fn pruned(status: &Status) -> String {
