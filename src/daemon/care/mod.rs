@@ -3,6 +3,7 @@
 //! Plain threads: all that they do blocks, for hours if need be.
 
 mod check;
+mod full;
 mod space;
 
 use std::io;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::full::FullDisk;
 use super::{AFTER_START, Shared};
 use crate::config::{PruneBy, PruneSettings};
 use crate::store::care::{CareError, PruneReport, PruneRequest};
@@ -15,17 +16,13 @@ const LOOK_EVERY: Duration = Duration::from_secs(15);
 /// When a round could not free enough, the next look that may lead to one is so much later.
 const PATIENCE: Duration = Duration::from_secs(5 * 60);
 
-/// Room for manifests and configs, in bytes.
-const LITTLE: u64 = 1 << 20;
-
 /// Runs until the daemon ends. It is woken when settings change, when a large blob was published, and when the disk is
 /// full.
 pub fn run(shared: &Shared) {
     shared.store.wake_when_filling(thread::current());
     let mut next = Instant::now() + AFTER_START.min(shared.settings.load().0.frequency);
     let mut patient_until = Instant::now();
-    // For so much room it has been tried in vain.
-    let mut hopeless: Option<(u64, Instant)> = None;
+    let mut full_disk = FullDisk::default();
     loop {
         // First of all: a host that starts has other things to read.
         thread::park_timeout(LOOK_EVERY.min(next.saturating_duration_since(Instant::now())));
@@ -36,19 +33,8 @@ pub fn run(shared: &Shared) {
         let now = Instant::now();
         // A reload may have made it shorter.
         next = next.min(now + prune.frequency);
-        if let Some(lacking) = shared.store.lacking()
-            && !hopeless.is_some_and(|(least, until)| lacking >= least && now < until)
-        {
-            let room = make_room(shared, lacking);
-            match room {
-                Ok(true) => {}
-                Ok(false) => tracing::warn!(
-                    "{lacking} bytes would have to come back from the full disk: what may go of the cache is not as much"
-                ),
-                Err(CareError::Stopped) => return,
-                Err(ref error) => tracing::error!("no room can be made on the full disk: {error}"),
-            }
-            hopeless = (!matches!(room, Ok(true))).then(|| (lacking, Instant::now() + PATIENCE));
+        if full_disk.make_room(shared).is_err() {
+            return;
         }
         let due = now >= next;
         if due || now >= patient_until && missing(shared, &prune).is_some_and(|bytes| bytes > 0) {
@@ -86,24 +72,6 @@ fn missing(shared: &Shared, prune: &PruneSettings) -> Option<u64> {
     let size = shared.store.usage().map_or(0, |usage| usage.bytes());
     let over = prune.max_size.of(space.total).map_or(0, |most| size.saturating_sub(most));
     Some(under.max(over))
-}
-
-/// So many bytes have to come back for what a full disk had no room for. False when that cannot be: then there is
-/// room for small things at least, if that can be.
-fn make_room(shared: &Shared, lacking: u64) -> Result<bool, CareError> {
-    let begun = Instant::now();
-    let evict = |bytes| shared.paced(|pace| shared.store.evict(bytes, &pace));
-    let mut report = evict(lacking)?;
-    let enough = report.is_some();
-    let free = shared.store.folder().space()?.free;
-    if !enough && free < LITTLE {
-        report = evict(LITTLE - free)?;
-    }
-    if let Some(report) = report {
-        tracing::info!(took = ?begun.elapsed(), "made room on the full disk: {report}");
-        shared.note_round(begun, report, enough);
-    }
-    Ok(enough)
 }
 
 /// One round; `due` does what has its time, too. False when there is not as much room as there should be.
