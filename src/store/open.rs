@@ -4,7 +4,7 @@ use std::fs::{self, DirEntry, File};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +14,9 @@ use super::{OpenError, StoreError};
 
 /// A partial download that nobody asked for again is removed after this time.
 const PARTIAL_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A download that nothing came of for so long is not under way: an upstream's silence has shorter limits.
+const LEFT_BEHIND: Duration = Duration::from_secs(60 * 60);
 
 #[derive(Serialize, Deserialize)]
 struct StoreJson {
@@ -149,20 +152,25 @@ pub enum Left {
 
 /// Removes what no download will come back to: temporaries of a crash, and partial files of long ago.
 pub fn sweep(layout: &Layout, left: Left) -> Result<(), StoreError> {
-    let now = SystemTime::now();
     let goes = |entry: &DirEntry| {
-        let modified = entry.metadata().and_then(|data| data.modified()).ok();
-        let old =
-            modified.and_then(|time| now.duration_since(time).ok()).is_some_and(|age| age > PARTIAL_KEPT);
-        old || left == Left::ByAnybody && entry.file_name().to_string_lossy().starts_with("new-")
+        is_older(entry, PARTIAL_KEPT)
+            || left == Left::ByAnybody && entry.file_name().to_string_lossy().starts_with("new-")
     };
     sweep_partials(layout, goes).map(|_| ())
 }
 
-/// Removes what was set aside, for a disk that is full. The bytes that came back.
-pub fn sweep_set_aside(layout: &Layout) -> u64 {
-    let bad = |entry: &DirEntry| entry.file_name().to_string_lossy().ends_with(".bad");
-    sweep_partials(layout, bad).unwrap_or_default()
+/// For a disk that is full: removes what was set aside, and what downloads left that did not go on for an hour. The bytes
+/// that came back.
+pub fn sweep_for_room(layout: &Layout) -> u64 {
+    let goes = |entry: &DirEntry| {
+        entry.file_name().to_string_lossy().ends_with(".bad") || is_older(entry, LEFT_BEHIND)
+    };
+    sweep_partials(layout, goes).unwrap_or_default()
+}
+
+fn is_older(entry: &DirEntry, limit: Duration) -> bool {
+    let modified = entry.metadata().and_then(|data| data.modified()).ok();
+    modified.and_then(|time| time.elapsed().ok()).is_some_and(|age| age > limit)
 }
 
 fn sweep_partials(layout: &Layout, goes: impl Fn(&DirEntry) -> bool) -> Result<u64, StoreError> {

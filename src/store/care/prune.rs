@@ -19,7 +19,7 @@ use super::totals::Tally;
 use super::walk::{Content, Repository, Which, contents, repositories, seconds, stat};
 use super::{CareError, patterns};
 use crate::oci::{Digest, Image, Name, Reference, Subject};
-use crate::store::open::sweep_set_aside;
+use crate::store::open::sweep_for_room;
 use crate::store::publish::lock;
 use crate::store::{Kind, Store, StoreError};
 
@@ -478,7 +478,7 @@ impl Store {
             return Ok(None);
         }
         let _one = lock(&self.care);
-        let free = Some(bytes.saturating_sub(sweep_set_aside(&self.layout)));
+        let free = Some(bytes.saturating_sub(sweep_for_room(&self.layout)));
         if free == Some(0) {
             return Ok(Some(PruneReport::default()));
         }

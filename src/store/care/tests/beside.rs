@@ -308,6 +308,26 @@ fn room_is_made_only_when_the_rules_allow_it() {
 }
 
 #[test]
+fn room_is_made_of_what_downloads_left_before_any_image_goes() {
+    let cache = Cache::new();
+    cache.pulled("quay.io/a:old", &[b"1234"], 9000);
+    let left = |name: &str, ago| {
+        let path = cache.path("partial").join(name);
+        std::fs::write(&path, vec![1; 5000]).unwrap();
+        set_age(&path, ago);
+    };
+    let store = cache.open();
+    let (one, other, wrong) = (digest(b"one"), digest(b"other"), digest(b"wrong"));
+    left(&one.hex(), 4000);
+    left(&other.hex(), 3000);
+    left(&format!("{}.bad", wrong.hex()), 0);
+    store.set_rules(Rules { evict: true, ..Rules::default() });
+    let report = store.evict(10_000, &Pace::free()).unwrap().unwrap();
+    assert_eq!((report.images, cache.files("partial")), (0, vec![format!("partial/{}", other.hex())]));
+    assert!(cache.has_blob(b"1234"));
+}
+
+#[test]
 fn what_was_used_or_came_within_the_hour_is_spared_by_rounds() {
     let cache = Cache::new();
     cache.pulled("quay.io/a:old", &[b"old"], 9000);
