@@ -58,7 +58,7 @@ pub fn read(keys: &mut Keys) -> Option<Settings> {
         hello_world: hello_world?,
         log: Log { level: level?, file: file?, format: format? },
         account: Account { user: user?, group: group? },
-        platform: Platform { os: os?, arch: arch? },
+        platform: Platform { os: os?, arch: arch?, variant: None },
         pull_timeout: pull_timeout?,
         air_gapped: air_gapped?,
         not_found_ttl: not_found_ttl?,

@@ -55,6 +55,7 @@ struct RawDescriptor {
 struct RawPlatform {
     os: String,
     architecture: String,
+    variant: Option<String>,
 }
 
 impl Manifest {
@@ -82,7 +83,8 @@ impl Manifest {
 
     /// The manifests of an index that are for one platform.
     pub fn for_platform(&self, platform: &Platform) -> impl Iterator<Item = &Descriptor> {
-        self.manifests.iter().filter(move |descriptor| descriptor.platform.as_ref() == Some(platform))
+        let fits = |own: &Platform| platform.takes(own);
+        self.manifests.iter().filter(move |descriptor| descriptor.platform.as_ref().is_some_and(fits))
     }
 
     pub fn kind(&self) -> Kind {
@@ -104,7 +106,11 @@ fn descriptor(value: serde_json::Value) -> Option<Descriptor> {
         digest: raw.digest,
         size: raw.size,
         media_type: raw.media_type.as_deref().and_then(MediaType::new),
-        platform: raw.platform.map(|p| Platform { os: p.os, arch: p.architecture }),
+        platform: raw.platform.map(|p| Platform {
+            os: p.os,
+            arch: p.architecture,
+            variant: p.variant.filter(|variant| !variant.is_empty()),
+        }),
         foreign: !raw.urls.is_empty(),
     })
 }
@@ -143,7 +149,7 @@ mod tests {
         );
         let index = Manifest::parse(Some("application/json"), text.as_bytes()).unwrap();
         assert_eq!(index.kind(), Kind::Index);
-        let amd64 = Platform { os: "linux".into(), arch: "amd64".into() };
+        let amd64 = "linux/amd64".parse().unwrap();
         assert_eq!(index.for_platform(&amd64).count(), 1);
     }
 
