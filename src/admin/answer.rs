@@ -72,6 +72,8 @@ pub enum Cause {
     /// The file system does not allow it.
     Denied,
     Disk,
+    /// No upstream gives it.
+    Upstream,
     /// The daemon ends, or whoever asked has gone.
     Ending,
     #[serde(other)]
@@ -85,6 +87,7 @@ impl Cause {
             Self::Command => StatusCode::NOT_FOUND,
             Self::Token => StatusCode::UNAUTHORIZED,
             Self::Elsewhere => StatusCode::MISDIRECTED_REQUEST,
+            Self::Upstream => StatusCode::BAD_GATEWAY,
             Self::Ending => StatusCode::SERVICE_UNAVAILABLE,
             Self::Cache | Self::Denied | Self::Disk | Self::Other => StatusCode::INTERNAL_SERVER_ERROR,
         }

@@ -10,6 +10,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::answer::{Cause, Complaint, Line};
@@ -81,9 +82,20 @@ impl Client {
         note: &mut dyn FnMut(&str),
         each: &mut dyn FnMut(C::Item) -> Result<(), E>,
     ) -> Result<C::Done, E> {
-        let request = serde_json::to_vec(command).map_err(|error| AdminError::Io(error.into()))?;
+        self.lines(C::PATH, command, note, each)
+    }
+
+    /// The same for what is no command on the cache.
+    pub fn lines<I: DeserializeOwned, D: DeserializeOwned, E: From<AdminError>>(
+        &self,
+        path: &str,
+        request: &impl Serialize,
+        note: &mut dyn FnMut(&str),
+        each: &mut dyn FnMut(I) -> Result<(), E>,
+    ) -> Result<D, E> {
+        let request = serde_json::to_vec(request).map_err(|error| AdminError::Io(error.into()))?;
         block_on(async {
-            let answer = self.send(Method::POST, C::PATH, request.into()).await?;
+            let answer = self.send(Method::POST, path, request.into()).await?;
             let status = answer.status();
             let mut body = answer.into_body();
             if status != StatusCode::OK {
@@ -95,7 +107,7 @@ impl Client {
                 waiting.extend_from_slice(&frame.map_err(AdminError::from)?.into_data().unwrap_or_default());
                 while let Some(end) = waiting.iter().position(|&byte| byte == b'\n') {
                     match read(&waiting.split_to(end + 1))? {
-                        Line::<C::Item, C::Done>::Item(item) => each(item)?,
+                        Line::<I, D>::Item(item) => each(item)?,
                         Line::Note(text) => note(&text),
                         Line::Done(done) => return Ok(done),
                         Line::Error(complaint) => return Err(AdminError::Refused(complaint).into()),

@@ -3,6 +3,7 @@
 //! A command that tells as it goes is one line here: implement [`Command`], and have the [`Worker`] answer it.
 
 use std::pin::Pin;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
@@ -11,8 +12,10 @@ use tokio::sync::{mpsc, oneshot};
 use super::answer::{Body, Cause, Complaint, json, not_by_this_method};
 use super::client::CACHE;
 use super::command::Command;
+use super::pull::{PullRequest, RefreshRequest, pull, refresh};
 use super::work::{Asker, Worker};
 use super::{Reloaded, Status};
+use crate::pull::Pull;
 use crate::store::care::{BlobsRequest, CheckRequest, ListRequest, PinRequest, PruneRequest, RepairRequest};
 
 /// A look at how the daemon is.
@@ -24,6 +27,7 @@ pub struct Desk {
     /// Whoever reloads gets each request, and answers it.
     pub reload: mpsc::Sender<oneshot::Sender<Reloaded>>,
     pub worker: Worker,
+    pub pull: Arc<Pull>,
     /// Ends the daemon, as SIGTERM does.
     pub stop: Box<dyn Fn() + Send + Sync>,
 }
@@ -53,6 +57,8 @@ impl Desk {
             (PinRequest::PATH, _) => worker.answer::<PinRequest, B>(request, asker).await,
             (CheckRequest::PATH, _) => worker.answer::<CheckRequest, B>(request, asker).await,
             (RepairRequest::PATH, _) => worker.answer::<RepairRequest, B>(request, asker).await,
+            (PullRequest::PATH, _) => pull(self.pull.clone(), request, *asker).await,
+            (RefreshRequest::PATH, _) => refresh(&self.pull, request).await,
             (path, method) => {
                 let what =
                     format!("no such command: {method} {path}; is this program newer than the daemon?");

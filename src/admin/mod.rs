@@ -13,10 +13,10 @@
 //! - `work`: how the daemon does them, each on a thread of its own
 //! - `client`: the side of our own commands
 //! - `answer`: what an answer is made of
-//! - `status`, `reload`: what is said
+//! - `status`, `reload`, `pull`: what is said
 //! - `text`, `table`, `words`: what people read of it
 //!
-//! To add a command that tells as it goes: a request that implements [`Command`], and a line in `desk`.
+//! To add a command on the cache that tells as it goes: a request that implements [`Command`], and a line in `desk`.
 
 mod answer;
 mod care;
@@ -25,6 +25,7 @@ pub mod command;
 mod desk;
 mod health;
 mod old;
+mod pull;
 mod reload;
 mod server;
 mod side_door;
@@ -41,6 +42,7 @@ pub use client::{AdminError, Client};
 pub use command::Command;
 pub use desk::{Desk, Looking};
 pub use health::Health;
+pub use pull::{PullRequest, RefreshRequest};
 pub use reload::Reloaded;
 pub use server::{serve, serve_network};
 pub use side_door::SideDoor;

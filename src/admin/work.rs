@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Limited};
+use serde::de::DeserializeOwned;
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::timeout;
@@ -76,12 +77,9 @@ impl Worker {
         B: http_body::Body<Data = Bytes>,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        if request.method() != Method::POST {
-            return not_by_this_method("POST");
-        }
-        match read::<C, B>(request.into_body()).await {
+        match read::<C, B>(C::PATH, request).await {
             Ok(command) => lines(self.begin(command, *asker)).await,
-            Err(complaint) => complaint.respond(),
+            Err(refusal) => refusal,
         }
     }
 
@@ -114,20 +112,26 @@ impl Worker {
     }
 }
 
-async fn read<C: Command, B>(body: B) -> Result<C, Complaint>
+/// Reads a request for what is at `path`, or refuses it.
+pub async fn read<R, B>(path: &str, request: Request<B>) -> Result<R, Response<Body>>
 where
+    R: DeserializeOwned,
     B: http_body::Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let body = std::pin::pin!(Limited::new(body, REQUEST));
+    if request.method() != Method::POST {
+        return Err(not_by_this_method("POST"));
+    }
+    let body = std::pin::pin!(Limited::new(request.into_body(), REQUEST));
+    let refuse = |what: String| Complaint::request(what).respond();
     let body = timeout(REQUEST_WITHIN, body.collect())
         .await
-        .map_err(|_| Complaint::request(format!("the request did not come in {REQUEST_WITHIN:?}")))?
-        .map_err(|error| Complaint::request(format!("the request did not come: {error}")))?
+        .map_err(|_| refuse(format!("the request did not come in {REQUEST_WITHIN:?}")))?
+        .map_err(|error| refuse(format!("the request did not come: {error}")))?
         .to_bytes();
     let body: &[u8] = if body.is_empty() { b"{}" } else { &body };
     serde_json::from_slice(body)
-        .map_err(|error| Complaint::request(format!("the request for {} is not right: {error}", C::PATH)))
+        .map_err(|error| refuse(format!("the request for {path} is not right: {error}")))
 }
 
 /// A command under way.

@@ -233,6 +233,7 @@ fn of_cause(cause: Cause) -> u8 {
         Cause::Request => 2,
         Cause::Elsewhere => 69,
         Cause::Disk => 74,
+        Cause::Upstream => 1,
         Cause::Ending => 75,
         Cause::Command | Cause::Token | Cause::Other => 76,
         Cause::Denied => 77,

@@ -182,6 +182,7 @@ pub fn serve(
                 status: Box::new(move || Box::pin(status.clone().status())),
                 reload,
                 worker,
+                pull: pull.clone(),
                 stop: Box::new(move || stop.notify_one()),
             });
             if let Some(listener) = admin_socket {

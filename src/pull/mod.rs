@@ -41,10 +41,10 @@ pub use reader::{Chunk, Reader};
 pub use referrers::Referred;
 pub use shared::Shared;
 pub use tags::Tags;
-pub use warm::{Platforms, Refreshed, Step, Warmed};
+pub use warm::{Platforms, Refreshed, Step, WarmError, Warmed};
 
 use crate::config::Settings;
-use crate::oci::{Digest, Image, Name, Referrers, Registry, Subject};
+use crate::oci::{Digest, Image, Name, Platform, Referrers, Registry, Subject};
 use crate::store::{Kept, Store};
 use crate::upstream::{Account, Upstream, Upstreams};
 use failures::Failures;
@@ -185,6 +185,11 @@ impl Pull {
         let same =
             |registry: &Registry| old.policy(registry).max_downloads == new.policy(registry).max_downloads;
         self.slots.lock().unwrap_or_else(PoisonError::into_inner).retain(|registry, _| same(registry));
+    }
+
+    /// Whose images are wanted of an index, unless somebody says otherwise.
+    pub fn platform(&self) -> Platform {
+        self.settings.load().platform.clone()
     }
 
     fn upstream(&self, registry: &Registry) -> Arc<Upstream> {
