@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 
 use super::answer::{Cause, Complaint, Line};
 use super::command::Command;
@@ -56,6 +56,11 @@ impl Client {
     /// Only when it writes to this cache.
     pub fn of(self, folder: FolderId) -> Self {
         Self { folder: Some(folder), ..self }
+    }
+
+    /// Whether a daemon takes commands there, of the cache that is meant. Blocks.
+    pub fn reach(&self) -> Result<(), AdminError> {
+        self.ask::<IgnoredAny>(Method::GET, "/status").map(drop)
     }
 
     /// Asks, and gives the answer: also that of a status 422, by which a typed refusal is told. Waits for as long

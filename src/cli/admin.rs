@@ -60,6 +60,20 @@ impl AdminOptions {
         }
     }
 
+    /// The daemon that writes to the image cache, if there is one, for commands that can do without.
+    pub fn running(&self, global: &GlobalOptions) -> Result<Option<Client>, Error> {
+        if let Some(path) = &self.admin_socket {
+            let daemon = Client::new(path);
+            return Ok(daemon.reach().map(|()| Some(daemon))?);
+        }
+        let Some(daemon) = daemon_of(&global.image_path()?)? else { return Ok(None) };
+        match daemon.reach() {
+            Ok(()) => Ok(Some(daemon)),
+            Err(error) if error.is_nobody() => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Has a command done: by the daemon that writes to the image cache, or where there is none by this process, on
     /// what `open` opens of the cache's folder. `each` hears of each item as it comes, and may end it.
     pub fn command<C: Command>(

@@ -2,12 +2,16 @@
 
 mod admin;
 mod banner;
+mod cache;
 mod check;
 mod config;
 mod list;
 mod mirror;
 mod pin;
+mod progress;
 mod prune;
+mod pull;
+mod refresh;
 mod reload;
 mod serve;
 mod status;
@@ -39,15 +43,18 @@ Examples:
   Have containerd pull everything through it:
     ociregistry mirror containerd --enable
 
+  Have images in the cache before anybody asks for them:
+    ociregistry pull nginx registry.k8s.io/pause:3.10
+
   See how the daemon is:
     ociregistry status
 
 Every setting is a key of /etc/ociregistry.toml; the command line counts more than the file, the file more
 than the defaults.
 
-Exit codes: 0 all went well, 1 the daemon refused, a mirror is not as asked or a check found something wrong, 2 wrong
-usage, 69 no daemon, 74 the disk failed, 75 the cache is in use by another process or the daemon ended, 76 the daemon is of
-another version, 77 not allowed, 78 wrong configuration.";
+Exit codes: 0 all went well, 1 the daemon refused, an image could not be had, a mirror is not as asked or a check found
+something wrong, 2 wrong usage, 69 no daemon, 74 the disk failed, 75 the cache is in use by another process or the daemon
+ended, 76 the daemon is of another version, 77 not allowed, 78 wrong configuration, 130 interrupted.";
 
 /// A pull-only, pull-through, caching OCI registry
 ///
@@ -68,6 +75,8 @@ enum Command {
     Status(status::Status),
     Reload(reload::Reload),
     Config(config::Config),
+    Pull(pull::Pull),
+    Refresh(refresh::Refresh),
     List(list::List),
     Prune(prune::Prune),
     Pin(pin::Pin),
@@ -156,6 +165,8 @@ impl Cli {
             Command::Status(status) => status.run(&self.global),
             Command::Reload(reload) => reload.run(&self.global),
             Command::Config(config) => config.run(&self.global),
+            Command::Pull(pull) => pull.run(&self.global),
+            Command::Refresh(refresh) => refresh.run(&self.global),
             Command::List(list) => list.run(&self.global),
             Command::Prune(prune) => prune.run(&self.global),
             Command::Pin(pin) => pin.run(&self.global),
@@ -194,6 +205,17 @@ pub enum Error {
     Care(#[from] CareError),
     #[error("{0} wrong")]
     Wrong(u64),
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
+    /// A list of images, all that is wrong with it.
+    #[error("{0}")]
+    List(String),
+    /// Some of what was asked for, with the reasons.
+    #[error("{0}")]
+    Failed(String),
+    /// By a signal; with what was done before.
+    #[error("{0}")]
+    Interrupted(String),
     #[error("cannot write to the standard output: {0}")]
     Output(io::Error),
 }
@@ -204,14 +226,16 @@ impl Error {
         match self {
             Self::Config(_) => 78,
             Self::Serve(error) => error.exit_code(),
-            Self::Mirror(MirrorError::Impossible(_)) => 2,
+            Self::Mirror(MirrorError::Impossible(_)) | Self::List(_) => 2,
             Self::Mirror(_) => 1,
             Self::NoDaemon(_) | Self::Admin(AdminError::NoDaemon { .. }) => 69,
             Self::Admin(AdminError::NotAllowed { .. }) => 77,
             Self::Admin(AdminError::Broken(_)) => 75,
             Self::Admin(AdminError::Refused(complaint)) => of_cause(complaint.kind),
             Self::Admin(_) => 76,
-            Self::Refused(_) | Self::Wrong(_) => 1,
+            Self::Refused(_) | Self::Wrong(_) | Self::Failed(_) => 1,
+            Self::Interrupted(_) => 130,
+            Self::Thread(_) => 71,
             Self::Store(OpenError::Locked { .. }) => 75,
             Self::Store(OpenError::Io(error)) => {
                 if error.source.kind() == io::ErrorKind::PermissionDenied {

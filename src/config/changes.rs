@@ -8,7 +8,7 @@ use super::value::Value;
 
 /// Keys whose values hold from the start to the end of a run. What is not named here
 /// a reload puts in force.
-const AT_START: [&str; 10] = [
+const AT_START: [&str; 12] = [
     "image_path",
     "host",
     "port",
@@ -19,6 +19,8 @@ const AT_START: [&str; 10] = [
     "user",
     "group",
     "admin.listen",
+    "preload_images",
+    "preload",
 ];
 
 /// One key, or one entry of a list of tables, that is not what it was.

@@ -7,7 +7,7 @@ use super::address::*;
 use super::keys::Keys;
 use super::kind::*;
 use super::settings::{Account, Log, Proxy, RegistryDefaults, Settings};
-use super::{Secret, access, admin, care, later, registry, server_tls};
+use super::{Secret, access, admin, care, later, preload, registry, server_tls};
 use crate::oci::Platform;
 
 /// Keys of the top level, then the tables. None when a problem was reported; problems may have been reported
@@ -38,6 +38,7 @@ pub fn read(keys: &mut Keys) -> Option<Settings> {
     let proxy = proxy(keys);
     let user = keys.read("user", "ociregistry", &ACCOUNT);
     let group = keys.read("group", "ociregistry", &ACCOUNT);
+    let preload = preload::read(keys);
     let prune = care::prune(keys);
     let check = care::check(keys);
     let served = listen.iter().flatten().map(|listen| (listen.clone(), "images are served"));
@@ -64,6 +65,7 @@ pub fn read(keys: &mut Keys) -> Option<Settings> {
         not_found_ttl: not_found_ttl?,
         abandoned: abandoned?,
         proxy: proxy?,
+        preload: preload?,
         prune: prune?,
         check: check?,
         admin: admin?,

@@ -9,8 +9,6 @@ use super::value::Value;
 /// Those of the top level, in the order of the manual.
 pub fn check(keys: &mut Keys) {
     keys.not_yet("metrics", 0, &DOOR);
-    keys.not_yet("preload_images", "", &TEXT);
-    keys.not_yet("preload", "wait", &PRELOAD);
     keys.not_yet("max_rate", 0, &SIZE);
     keys.not_yet("parallel", 4, &CONNECTIONS);
     keys.not_yet("parallel_from", "64MiB", &SIZE);
@@ -52,7 +50,6 @@ pub fn check_credentials(keys: &mut Keys) {
     keys.not_yet("provider", "", &PROVIDER);
 }
 
-const PRELOAD: Kind<String> = Kind::new("\"wait\" or \"background\"", |v| one_of(v, &["wait", "background"]));
 const PROVIDER: Kind<String> = Kind::new("\"ecr\", or \"\"", |v| one_of(v, &["", "ecr"]));
 
 fn one_of(value: &Value, words: &[&str]) -> Option<String> {

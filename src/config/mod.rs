@@ -3,8 +3,9 @@
 //! - `value`: a TOML document with the line of everything in it
 //! - `kind`, `address`, `units`, `pattern`, `name_pattern`: what a value can be, and the words for it
 //! - `keys`: reads a table key by key; errors, suggestions and provenance come from here
-//! - `document`, `access`, `admin`, `registry`, `care`, `secret`, `users`, `server_tls`, `later`: which keys there are, and what
+//! - `document`, `access`, `admin`, `registry`, `care`, `preload`, `secret`, `users`, `server_tls`, `later`: which keys there are, and what
 //!   has to hold between them
+//! - `image_list`: lists of images in files
 //! - `confined`: what a hardened unit keeps from us, and what mends that
 //! - `origin`, `changes`: what is in force and where it came from, and what a reload changes
 //!
@@ -18,6 +19,7 @@ mod changes;
 mod confined;
 mod document;
 mod error;
+mod image_list;
 mod keys;
 mod kind;
 mod later;
@@ -25,6 +27,7 @@ mod name_pattern;
 mod origin;
 mod pattern;
 mod pem;
+mod preload;
 mod registry;
 mod secret;
 mod server_tls;
@@ -40,6 +43,7 @@ pub use address::Listen;
 pub use changes::Change;
 pub use confined::{Access, drop_in};
 pub use error::{ConfigError, Problem};
+pub use image_list::{images_in, read_images};
 use keys::{Findings, Keys};
 pub use name_pattern::{InvalidNamePattern, NamePattern};
 pub use origin::{InForce, Origin};
@@ -49,8 +53,8 @@ pub use secret::Secret;
 pub use server_tls::ServerTls;
 pub use settings::{
     Abandoned, AccessSettings, Account, AdminSettings, Age, CheckSettings, ClientTls, Credentials, Log,
-    LogFormat, Prefetch, Proxy, PruneBy, PruneSettings, RegistryDefaults, RegistrySettings, Scheme, Settings,
-    Share, Unlisted,
+    LogFormat, Prefetch, Preload, PreloadSettings, Proxy, PruneBy, PruneSettings, RegistryDefaults,
+    RegistrySettings, Scheme, Settings, Share, Unlisted,
 };
 pub use units::{duration, size};
 pub use users::Users;

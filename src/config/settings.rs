@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use url::Url;
 
 use super::{Listen, NamePattern, PemFile, RegistryPattern, Secret, ServerTls, Users};
-use crate::oci::{Name, Platform, Registry};
+use crate::oci::{Image, Name, Platform, Registry};
 
 /// All settings of a running daemon.
 #[derive(Clone, Debug)]
@@ -35,6 +35,7 @@ pub struct Settings {
     pub not_found_ttl: Duration,
     pub abandoned: Abandoned,
     pub proxy: Proxy,
+    pub preload: PreloadSettings,
     pub prune: PruneSettings,
     pub check: CheckSettings,
     /// Whether commands are taken over the network, too.
@@ -149,6 +150,21 @@ pub enum Proxy {
     Environment,
     /// One for all, but for the hosts, domains and networks in `except`.
     Explicit { url: Secret, except: Vec<String> },
+}
+
+/// What is fetched at the start.
+#[derive(Clone, Debug)]
+pub struct PreloadSettings {
+    /// Each once, in the order of the lists.
+    pub images: Vec<Image>,
+    pub mode: Preload,
+}
+
+/// Whether the start waits for what is fetched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Preload {
+    Wait,
+    Background,
 }
 
 /// A part of a file system.

@@ -11,6 +11,7 @@
 //! 5. on SIGTERM or SIGINT no more connections are accepted, what runs gets 10 s, what was published is synced.
 
 mod account;
+mod alone;
 mod care;
 mod error;
 mod log;
@@ -19,6 +20,7 @@ mod sockets;
 mod systemd;
 mod watch;
 
+use std::io;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -26,6 +28,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use nix::unistd::Group;
+use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc, watch as channel};
 
@@ -37,6 +40,7 @@ use crate::serve::{Listener, Responder, Server, server_config};
 use crate::store::{OpenError, Store};
 use crate::upstream::Upstreams;
 use account::Account;
+pub use alone::Alone;
 use care::Care;
 pub use error::ServeError;
 use reload::Reloader;
@@ -98,18 +102,12 @@ pub fn serve(
         tracing::info!("serving on {addresses}, as systemd says, and not on host, port and listen");
     }
     let store = Arc::new(open_store(&settings.image_path, &account)?);
-    let via = format!("ociregistry-{}", store.id());
+    let via = via(&store);
     let upstreams = Upstreams::new(settings, &format!("1.1 {via}"))?;
     let (admin_socket, admin_path) = take_commands(sockets.admin, settings, &store);
 
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    // Small files are read and written on it; one thread that waits for a disk must not be all there is. More threads
-    // than cores cost wake-ups.
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(threads.max(2))
-        .thread_name("pull")
-        .enable_all()
-        .build()?;
+    let runtime = pull_runtime()?;
     let care = Arc::new(Care::start(&store, settings)?);
     let pull = Pull::new(settings.clone(), store.clone(), upstreams, runtime.handle().clone());
     let (shut_down, shutdown) = channel::channel(false);
@@ -226,6 +224,19 @@ pub fn serve(
     }
     store.close();
     result.map_err(ServeError::Start)
+}
+
+/// The name by which requests of ours are known.
+fn via(store: &Store) -> String {
+    format!("ociregistry-{}", store.id())
+}
+
+/// What upstreams, hashing and disk run on.
+fn pull_runtime() -> io::Result<Runtime> {
+    // Small files are read and written on it; one thread that waits for a disk must not be all there is. More threads
+    // than cores cost wake-ups.
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).max(2);
+    Builder::new_multi_thread().worker_threads(threads).thread_name("pull").enable_all().build()
 }
 
 fn open_log(settings: &Settings, account: &Account) -> Result<log::Output, ServeError> {
