@@ -20,6 +20,7 @@ const WITHIN: Duration = Duration::from_secs(5);
 pub struct Health {
     store: Arc<Store>,
     probe: Probe,
+    ready: watch::Receiver<bool>,
     shutdown: watch::Receiver<bool>,
     /// However many ask, one file is written.
     writes: Shared<(), Result<(), Arc<StoreError>>>,
@@ -34,9 +35,14 @@ enum Verdict {
 }
 
 impl Health {
-    /// `shutdown` is true from when the daemon is told to end.
-    pub fn new(store: Arc<Store>, probe: Probe, shutdown: watch::Receiver<bool>) -> Self {
-        Self { store, probe, shutdown, writes: Shared::default() }
+    /// `ready` is true from when the start is over, `shutdown` from when the daemon is told to end.
+    pub fn new(
+        store: Arc<Store>,
+        probe: Probe,
+        ready: watch::Receiver<bool>,
+        shutdown: watch::Receiver<bool>,
+    ) -> Self {
+        Self { store, probe, ready, shutdown, writes: Shared::default() }
     }
 
     /// For [`SideDoor::serve`](super::SideDoor::serve): answers `/health`.
@@ -50,6 +56,9 @@ impl Health {
     async fn look(&self) -> Verdict {
         if *self.shutdown.borrow() {
             return Verdict::Unavailable("the server is ending".to_owned());
+        }
+        if !*self.ready.borrow() {
+            return Verdict::Unavailable("images are being preloaded".to_owned());
         }
         if !matches!(tokio::time::timeout(WITHIN, self.probe.answered()).await, Ok(Ok(()))) {
             return Verdict::Unavailable("a serving thread does not answer".to_owned());

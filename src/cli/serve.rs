@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{Error, GlobalOptions, add, banner, load};
+use super::{Error, GlobalOptions, absolute, add, banner, load};
 use crate::config::Override;
 
 const EXAMPLES: &str = "\
@@ -71,8 +71,8 @@ pub struct ServeOptions {
     /// A port for metrics (not supported yet)
     #[arg(long, value_name = "PORT")]
     metrics: Option<String>,
-    /// Images to pull before serving (not supported yet)
-    #[arg(long, value_name = "FILES")]
+    /// Lists of images to have in the cache before it says that it is ready: files and patterns, with commas between them
+    #[arg(long, value_name = "LISTS")]
     preload_images: Option<String>,
     /// Serve docker.io/library/hello-world:latest out of the program itself
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
@@ -94,10 +94,21 @@ impl ServeOptions {
         add(&mut overrides, "default_ns", "--default-ns", self.default_ns);
         add(&mut overrides, "health", "--health", self.health);
         add(&mut overrides, "metrics", "--metrics", self.metrics);
-        add(&mut overrides, "preload_images", "--preload-images", self.preload_images);
+        add(
+            &mut overrides,
+            "preload_images",
+            "--preload-images",
+            self.preload_images.as_deref().map(absolute_list),
+        );
         add(&mut overrides, "hello_world", "--hello-world", self.hello_world);
         overrides
     }
+}
+
+/// What is typed is relative to where it is typed, each part for itself.
+fn absolute_list(text: &str) -> String {
+    let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+    parts.map(absolute).collect::<Vec<_>>().join(",")
 }
 
 impl Serve {

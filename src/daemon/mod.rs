@@ -5,7 +5,8 @@
 //!    of its own (`account`); only then is a thread started, or the store opened;
 //! 2. two kinds of runtimes start: a multi-threaded one for upstreams, hashing and disk, and one
 //!    single-threaded one per core that serves connections ([`crate::serve`]);
-//! 3. every serving thread answers a request: `server is running`, and systemd is told so;
+//! 3. every serving thread answers a request, and what is to be preloaded first is there: `server is running`, and systemd
+//!    is told so;
 //! 4. while we serve, systemd hears how we are, and that every serving thread answers (`watch`); commands come in at
 //!    the admin socket ([`crate::admin`]); SIGHUP and `ociregistry reload` have the configuration read anew (`reload`);
 //! 5. on SIGTERM or SIGINT no more connections are accepted, what runs gets 10 s, what was published is synced.
@@ -15,6 +16,7 @@ mod alone;
 mod care;
 mod error;
 mod log;
+mod preload;
 mod reload;
 mod sockets;
 mod systemd;
@@ -33,7 +35,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc, watch as channel};
 
 use crate::admin::{self, Desk, Health, Token, Worker};
-use crate::config::{Access, Configuration, Listen, Settings, Source, drop_in};
+use crate::config::{self, Access, Configuration, Listen, Settings, Source, drop_in};
 use crate::oci::Registry;
 use crate::pull::{Pull, Shared};
 use crate::serve::{Listener, Responder, Server, server_config};
@@ -43,6 +45,7 @@ use account::Account;
 pub use alone::Alone;
 use care::Care;
 pub use error::ServeError;
+use preload::Preload;
 use reload::Reloader;
 use sockets::Sockets;
 use systemd::{News, Systemd};
@@ -111,9 +114,16 @@ pub fn serve(
     let care = Arc::new(Care::start(&store, settings)?);
     let pull = Pull::new(settings.clone(), store.clone(), upstreams, runtime.handle().clone());
     let (shut_down, shutdown) = channel::channel(false);
+    let preload = (!settings.preload.images.is_empty()).then(|| Preload {
+        images: settings.preload.images.clone(),
+        pull: pull.clone(),
+        store: store.clone(),
+    });
+    let mode = settings.preload.mode;
+    let (ready, is_ready) = channel::channel(preload.is_none() || mode == config::Preload::Background);
     let responder = Arc::new(Responder::new(pull.clone(), settings, own_names(&sockets.pull), via));
     let server = Server::start(responder.clone(), threads, tls)?;
-    let health = Arc::new(Health::new(store.clone(), server.probe(), shutdown.clone()));
+    let health = Arc::new(Health::new(store.clone(), server.probe(), is_ready, shutdown.clone()));
     let banner = banner(settings, &reached);
     let gauges = Arc::new(Gauges {
         pull: pull.clone(),
@@ -190,12 +200,24 @@ pub fn serve(
                 tokio::spawn(admin::serve_network(door, token, desk));
             }
             tokio::spawn(reloader.run(hangup, reloads, gauges.clone(), systemd.clone()));
-            tracing::info!("server is running");
-            systemd.tell(News::Ready(gauges.at_hand().line()));
-            tokio::spawn(watch::describe(gauges, systemd.clone()));
             if let Some(limit) = systemd::watchdog() {
                 tokio::spawn(watch::prove_alive(server.probe(), limit, systemd.clone()));
             }
+            match preload {
+                Some(preload) if mode == config::Preload::Wait => {
+                    let mut ending = shutdown.clone();
+                    tokio::select! {
+                        () = preload.run(|words| systemd.tell(News::Starting(words))) => {}
+                        _ = ending.wait_for(|ending| *ending) => return,
+                    }
+                    let _ = ready.send(true);
+                }
+                Some(preload) => drop(tokio::spawn(preload.run(|_| {}))),
+                None => {}
+            }
+            tracing::info!("server is running");
+            systemd.tell(News::Ready(gauges.at_hand().line()));
+            tokio::spawn(watch::describe(gauges, systemd.clone()));
         };
         let ending = async {
             told().await;
@@ -208,7 +230,7 @@ pub fn serve(
                 std::process::exit(1);
             });
         };
-        let (accepted, (), ()) = tokio::join!(server.accept(sockets.pull, shutdown), begin, ending);
+        let (accepted, (), ()) = tokio::join!(server.accept(sockets.pull, shutdown.clone()), begin, ending);
         accepted
     });
     // Whatever ended it.

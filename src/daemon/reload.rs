@@ -55,7 +55,7 @@ impl Reloader {
             self = back;
             report(&reloaded);
             gauges.reloaded(reloaded.clone());
-            systemd.tell(News::Ready(gauges.at_hand().line()));
+            systemd.tell(News::Reloaded(gauges.at_hand().line()));
             if let Some(request) = request {
                 // Who asked may have gone.
                 let _ = request.send(reloaded);

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 
-/// While we drain, systemd is asked for so much more time, so often, for so many times.
+/// While we start or drain, systemd is asked for so much more time, so often, for so many times.
 const EXTEND: Duration = Duration::from_secs(15);
 const EXTEND_EVERY: Duration = Duration::from_secs(5);
 const EXTENSIONS: u32 = 60;
@@ -22,9 +22,13 @@ const WAITING: usize = 64;
 /// One thing to tell.
 #[derive(Debug)]
 pub enum News {
-    /// Requests are answered. After a reload too, whatever came of it.
+    /// The start takes its time: how far it is. Asks for more time for it.
+    Starting(String),
+    /// The start is over: requests are answered.
     Ready(String),
     Reloading,
+    /// Whatever came of it.
+    Reloaded(String),
     /// In words, for `systemctl status`.
     Status(String),
     /// A request was answered just now by every thread that serves.
@@ -70,6 +74,8 @@ pub fn watchdog() -> Option<Duration> {
 
 fn pass_on(receiver: &Receiver<News>) {
     let mut extensions = 0;
+    // A reload before the start is over is none to systemd: its end would be taken for that of the start.
+    let mut ready = false;
     loop {
         let news = match receiver.recv_timeout(EXTEND_EVERY) {
             Ok(news) => news,
@@ -83,13 +89,22 @@ fn pass_on(receiver: &Receiver<News>) {
             }
         };
         match news {
-            News::Ready(status) => notify(&[NotifyState::Ready, NotifyState::Status(&short(status))]),
+            News::Starting(status) => notify(&[
+                NotifyState::Status(&short(status)),
+                NotifyState::ExtendTimeoutUsec(EXTEND.as_micros() as u32),
+            ]),
+            News::Ready(status) => {
+                ready = true;
+                notify(&[NotifyState::Ready, NotifyState::Status(&short(status))]);
+            }
+            News::Reloading | News::Reloaded(_) if !ready => {}
+            News::Reloaded(status) => notify(&[NotifyState::Ready, NotifyState::Status(&short(status))]),
+            News::Status(status) => notify(&[NotifyState::Status(&short(status))]),
             News::Reloading => match NotifyState::monotonic_usec_now() {
                 // In one message, or it is no reload to systemd.
                 Ok(now) => notify(&[NotifyState::Reloading, now]),
                 Err(error) => tracing::warn!(%error, "cannot tell the time"),
             },
-            News::Status(status) => notify(&[NotifyState::Status(&short(status))]),
             News::Alive => notify(&[NotifyState::Watchdog]),
             News::Stopping(status) => {
                 extensions = EXTENSIONS;

@@ -172,11 +172,13 @@ impl Pull {
         }
         let seat = self.flights.join(digest, Some(size), |flight| self.launch(flight, name.clone()));
         let mut progress = seat.flight.progress();
+        // One that has landed already is only on its way to its place.
+        let was_here = matches!(progress.borrow().state, State::Done);
         loop {
             let now = progress.borrow_and_update().clone();
             let _ = steps.try_send(Step::Blob { digest, done: now.written, size: now.size.unwrap_or(size) });
             match now.state {
-                State::Done => return Ok((now.written, true)),
+                State::Done => return Ok((now.written, !was_here)),
                 State::Failed(error) => return Err(error),
                 State::Starting | State::Running => {}
             }

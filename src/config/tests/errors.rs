@@ -180,8 +180,6 @@ fn users_are_in_a_file_of_bcrypt_hashes() {
 fn what_is_not_built_is_refused_and_its_default_taken() {
     for (default, other) in [
         ("metrics = 0", "metrics = \"127.0.0.1:9090\""),
-        ("preload_images = \"\"", "preload_images = \"/a\""),
-        ("preload = \"wait\"", "preload = \"background\""),
         ("max_rate = 0", "max_rate = \"5MB\""),
         ("parallel = 4", "parallel = 1"),
         ("parallel_from = 67108864", "parallel_from = \"1MiB\""),
@@ -209,7 +207,7 @@ fn what_is_not_built_is_refused_and_its_default_taken() {
 
 #[test]
 fn what_is_not_built_is_checked_all_the_same() {
-    for text in ["metrics = 70000", "preload = \"later\"", "admin.frobnicate = 1"] {
+    for text in ["metrics = 70000", "admin.frobnicate = 1"] {
         let found = errors(text);
         assert!(found.contains("want") || found.contains("unknown key"), "{text}: {found}");
     }

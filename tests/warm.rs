@@ -1,0 +1,544 @@
+//! Images in the cache before anybody asks: pulled by command, preloaded at the start, tags refreshed.
+
+#![allow(clippy::unwrap_used)] // A test may panic.
+
+mod support;
+
+use std::fs;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::thread;
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use support::client::get;
+use support::daemon::{BINARY, Daemon, entry, list};
+use support::layout::*;
+use support::process::{Process, eventually, free_port, run, tied};
+use support::systemd::Manager;
+use support::upstream::{Fault, Upstream};
+
+fn manifest(repository: &str, reference: &str) -> String {
+    format!("/v2/{repository}/manifests/{reference}?ns=docker.io")
+}
+
+fn blob(repository: &str, digest: &str) -> String {
+    format!("/v2/{repository}/blobs/{digest}?ns=docker.io")
+}
+
+/// All of it, as a client would.
+#[track_caller]
+fn pull(daemon: &Daemon, repository: &str, image: &Image) {
+    assert_eq!(daemon.get(&manifest(repository, &image.manifest.digest)).is(200).body, *image.manifest.bytes);
+    for layer in image.blobs() {
+        assert!(daemon.get(&blob(repository, &layer.digest)).is(200).body == layer.bytes());
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// What it prints, and what it says is wrong.
+#[track_caller]
+fn fails(output: &Output, code: i32) -> (String, String) {
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(code), "{out}\n{err}");
+    (out, err)
+}
+
+#[track_caller]
+fn succeeds(output: &Output) -> String {
+    fails(output, 0).0
+}
+
+fn a_layer(seed: u64) -> Image {
+    Image::new(vec![Layer::random(seed, 2 * MIB)])
+}
+
+fn bytes_of(image: &Image) -> u64 {
+    image.blobs().map(Blob::size).sum()
+}
+
+/// The image of two platforms `library/app:1`.
+fn two_platforms() -> (Image, Image, Upstream) {
+    let (ours, theirs) = (a_layer(1), Image::for_arch("s390x", vec![Layer::random(50, 2 * MIB)]));
+    let mut layout = Layout::of("library/app", "", &ours);
+    layout.add("library/app", "", &theirs);
+    let both = index(OCI_INDEX, &[(&theirs.manifest, "s390x"), (&ours.manifest, "amd64")]);
+    layout.add_manifest("library/app", "1", &both);
+    (ours, theirs, Upstream::start(layout))
+}
+
+#[test]
+fn a_pull_by_the_daemon_brings_what_one_platform_needs_and_it_is_served_without_upstream() {
+    let (ours, theirs, mut upstream) = two_platforms();
+    let daemon = Daemon::of(&upstream);
+    let out = succeeds(&daemon.run(&["pull", "app:1", "--platform", "linux/amd64"]));
+    assert_eq!(out, "docker.io/library/app:1: 2.1 MB fetched\n");
+    assert_eq!(upstream.count("", &theirs.manifest.digest), 0);
+    let out = succeeds(&daemon.run(&["pull", "app:1", "--platform", "linux/amd64"]));
+    assert_eq!(out, "docker.io/library/app:1: 2.1 MB, here already\n");
+    upstream.stop();
+    daemon.get(&manifest("library/app", "1")).is(200);
+    pull(&daemon, "library/app", &ours);
+    daemon.get(&blob("library/app", &theirs.layers[0].digest)).is(404);
+    // Nobody can have them now.
+    let (out, err) = fails(&daemon.run(&["pull", "app:1", "--all-platforms"]), 1);
+    assert!(out.starts_with("docker.io/library/app:1: failed: manifest sha256:"), "{out}");
+    assert!(
+        err.starts_with("0 of 1 images in the cache, 0 B fetched; 1 failed:\n  docker.io/library/app:1: "),
+        "{err}"
+    );
+}
+
+#[test]
+fn a_pull_of_all_platforms_brings_them_all() {
+    let (ours, theirs, mut upstream) = two_platforms();
+    let daemon = Daemon::of(&upstream);
+    let out = succeeds(&daemon.run(&["pull", "--json", "app:1", "--all-platforms"]));
+    let line: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((&line["image"], &line["manifests"]), (&"docker.io/library/app:1".into(), &3.into()));
+    assert_eq!(line["bytes"], bytes_of(&ours) + bytes_of(&theirs));
+    assert_eq!(line["fetched"], line["bytes"]);
+    assert_eq!(
+        line["digest"],
+        daemon.get(&manifest("library/app", "1")).header("docker-content-digest").unwrap()
+    );
+    upstream.stop();
+    pull(&daemon, "library/app", &ours);
+    pull(&daemon, "library/app", &theirs);
+}
+
+#[test]
+fn a_platform_that_an_image_is_not_for_is_said_with_those_that_it_is_for() {
+    let (.., upstream) = two_platforms();
+    let daemon = Daemon::of(&upstream);
+    let (_, err) = fails(&daemon.run(&["pull", "app:1", "--platform", "linux/arm/v7"]), 1);
+    assert!(err.contains("has no image for linux/arm/v7; it has linux/s390x, linux/amd64"), "{err}");
+    let (_, err) = fails(&daemon.run(&["pull", "app:1", "--platform", "linux"]), 2);
+    assert!(err.contains("os/arch"), "{err}");
+}
+
+#[test]
+fn without_a_daemon_the_folder_is_filled_and_the_daemon_serves_it_later() {
+    let image = a_layer(1);
+    let mut upstream = Upstream::start(Layout::of("library/app", "1", &image));
+    let entry = entry("docker.io", &upstream);
+    let mut daemon = Daemon::prepared(&format!("tag_ttl = \"forever\"\n{entry}"));
+    assert!(!daemon.images().exists());
+    let out = succeeds(&daemon.run(&["pull", "app:1"]));
+    assert_eq!(out, "docker.io/library/app:1: 2.1 MB fetched\n");
+    daemon.proven();
+    assert!(list(&daemon.images().join("partial")).is_empty());
+    assert_eq!(succeeds(&daemon.run(&["pull", "app:1"])), "docker.io/library/app:1: 2.1 MB, here already\n");
+    assert!(image.blobs().all(|layer| upstream.count("GET", &layer.digest) == 1));
+    upstream.stop();
+    daemon.start();
+    assert_eq!(daemon.get(&manifest("library/app", "1")).is(200).body, *image.manifest.bytes);
+    pull(&daemon, "library/app", &image);
+    // What a daemon that was killed has left behind is no daemon.
+    daemon.kill();
+    assert_eq!(succeeds(&daemon.run(&["pull", "app:1"])), "docker.io/library/app:1: 2.1 MB, here already\n");
+    let named = daemon.images().join("admin.sock");
+    fails(&daemon.run(&["pull", "app:1", "--admin-socket", named.to_str().unwrap()]), 69);
+}
+
+/// Images `library/app-1:1` to `library/app-3:1`.
+fn three(upstream: &Upstream) -> Vec<Image> {
+    let images: Vec<Image> = (1..=3).map(a_layer).collect();
+    for (number, image) in images.iter().enumerate() {
+        upstream.change(|layout| layout.add(&format!("library/app-{}", number + 1), "1", image));
+    }
+    images
+}
+
+#[test]
+fn one_that_fails_does_not_stop_the_others_and_is_summed_up_at_the_end() {
+    let upstream = Upstream::start(Layout::new());
+    let images = three(&upstream);
+    let daemon = Daemon::of(&upstream);
+    let folder = daemon.dir.path();
+    let list = folder.join("some.list");
+    fs::write(&list, "# ours\n\napp-2:1   # the second\napp-1:1\nmissing:2\n").unwrap();
+    let mut command = tied(BINARY);
+    command.arg("--config-file").arg(daemon.file());
+    command.args(["pull", "-", "app-1:1", "--file"]).arg(&list);
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"docker.io/library/app-3:1\n").unwrap();
+    let (out, err) = fails(&child.wait_with_output().unwrap(), 1);
+    let mut lines: Vec<&str> = out.lines().collect();
+    lines.sort();
+    let fetched = ": 2.1 MB fetched";
+    assert_eq!(lines.len(), 4, "{out}");
+    for (number, line) in lines[..3].iter().enumerate() {
+        assert_eq!(*line, format!("docker.io/library/app-{}:1{fetched}", number + 1));
+    }
+    assert!(lines[3].starts_with("docker.io/library/missing:2: failed: "), "{out}");
+    assert!(!out.contains('\x1b') && !err.contains('\x1b'), "no terminal, no bars");
+    let begin = "3 of 4 images in the cache, 6.3 MB fetched; 1 failed:\n  docker.io/library/missing:2: ";
+    assert!(err.starts_with(begin) && err.contains("not found") && err.lines().count() == 2, "{err}");
+    for (number, image) in images.iter().enumerate() {
+        pull(&daemon, &format!("library/app-{}", number + 1), image);
+    }
+    let (out, err) = fails(&daemon.run(&["pull", "--quiet", "missing:2", "app-1:1"]), 1);
+    assert!(out.is_empty() && err.contains("missing:2"), "{out} {err}");
+    let (out, _) = fails(&daemon.run(&["pull", "--json", "missing:3"]), 1);
+    let line: Value = serde_json::from_str(&out).unwrap();
+    assert!(line["error"].as_str().unwrap().contains("not found"), "{line}");
+}
+
+#[test]
+fn a_list_with_errors_names_its_lines_and_nothing_is_pulled() {
+    let upstream = Upstream::start(Layout::new());
+    let daemon = Daemon::of(&upstream);
+    let list = daemon.dir.path().join("some.list");
+    fs::write(&list, "app-1:1\nUPPER\na b\n").unwrap();
+    let list = list.to_str().unwrap();
+    let (_, err) = fails(&daemon.run(&["pull", "--file", list]), 2);
+    let lines: Vec<&str> = err.lines().collect();
+    assert!(lines[0].starts_with(&format!("{list}:2: `UPPER`")), "{err}");
+    assert!(lines[1].starts_with(&format!("{list}:3: ")) && lines.len() == 2, "{err}");
+    let (_, err) = fails(&daemon.run(&["pull", "--file", "/nowhere/list"]), 2);
+    assert!(err.starts_with("/nowhere/list: cannot be read: "), "{err}");
+    assert!(upstream.seen().is_empty());
+}
+
+#[test]
+fn bars_are_drawn_on_a_terminal() {
+    let image = a_layer(1);
+    let layer = &image.layers[0];
+    let upstream = Upstream::start(Layout::of("library/app", "1", &image));
+    let daemon = Daemon::of(&upstream);
+    upstream.hold(&layer.digest, MIB);
+    let command = format!("{BINARY} --config-file {} pull app:1", daemon.file().display());
+    let log = daemon.dir.path().join("terminal");
+    let mut script = tied("script");
+    script.args(["--quiet", "--return", "--flush", "--command", &command, "/dev/null"]);
+    script.env("TERM", "xterm").env("COLUMNS", "120");
+    let mut process = Process::spawn(script, &log);
+    let short = layer.digest.chars().take(19).collect::<String>();
+    process.wait_until("bars", || {
+        let shown = fs::read_to_string(&log).unwrap_or_default();
+        let line = |name: &str, of: &str| {
+            shown.lines().any(|line| line.contains(name) && line.contains('━') && line.contains(of))
+        };
+        line("docker.io/library/app:1", "/2.10 MB") && line(&short, "1.05 MB/2.10 MB")
+    });
+    upstream.release(&layer.digest);
+    assert!(process.wait().success());
+    let shown = process.log();
+    let end = "docker.io/library/app:1: 2.1 MB fetched";
+    assert!(shown.lines().last().unwrap().contains(end), "{shown}");
+    pull(&daemon, "library/app", &image);
+}
+
+#[test]
+fn commands_and_clients_share_one_download() {
+    let image = a_layer(1);
+    let layer = &image.layers[0];
+    let upstream = Upstream::start(Layout::of("library/app", "1", &image));
+    let daemon = Daemon::of(&upstream);
+    upstream.hold(&layer.digest, MIB);
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| pull(&daemon, "library/app", &image));
+            scope.spawn(|| succeeds(&daemon.run(&["pull", "app:1"])));
+        }
+        eventually("it began", || upstream.sent(&layer.digest) == MIB);
+        let under_way = || succeeds(&daemon.run(&["status"])).contains("4 clients wait");
+        eventually("all of them wait", under_way);
+        upstream.release(&layer.digest);
+    });
+    assert!(image.blobs().all(|blob| upstream.sent(&blob.digest) == blob.size()));
+    assert_eq!(upstream.count("GET", "/manifests/"), 2, "by the tag and by the digest");
+}
+
+/// Starts a command of the daemon's configuration in the background.
+fn spawn(daemon: &Daemon, args: &[&str]) -> Process {
+    let mut command = tied(BINARY);
+    command.arg("--config-file").arg(daemon.file()).args(args);
+    Process::spawn(command, &daemon.dir.path().join("command"))
+}
+
+#[test]
+fn an_interrupted_command_says_what_is_done_and_the_daemon_goes_on() {
+    let upstream = Upstream::start(Layout::new());
+    let images = three(&upstream);
+    let daemon = Daemon::of(&upstream);
+    let layer = &images[1].layers[0];
+    upstream.hold(&layer.digest, MIB);
+    let mut command = spawn(&daemon, &["pull", "app-1:1", "app-2:1"]);
+    command.wait_until("the other is done and this one has begun", || {
+        upstream.sent(&layer.digest) == MIB && command_log(&daemon).contains("app-1:1: 2.1 MB fetched")
+    });
+    command.signal(Signal::SIGINT);
+    assert_eq!(command.wait().code(), Some(130));
+    let said = command_log(&daemon);
+    assert!(said.contains("interrupted: 1 of 2 images in the cache, 2.1 MB fetched"), "{said}");
+    let waits = || succeeds(&daemon.run(&["status"]));
+    eventually("nobody waits", || !waits().contains("waits"));
+    assert!(waits().contains(&layer.digest), "it goes on: abandoned is \"finish\"");
+    upstream.release(&layer.digest);
+    eventually("it is finished", || daemon.blob(layer.hex()).exists());
+    pull(&daemon, "library/app-2", &images[1]);
+    assert_eq!(upstream.sent(&layer.digest), layer.size());
+}
+
+fn command_log(daemon: &Daemon) -> String {
+    fs::read_to_string(daemon.dir.path().join("command")).unwrap_or_default()
+}
+
+#[test]
+fn a_download_that_a_command_abandons_pauses_where_that_is_asked_for() {
+    let image = a_layer(1);
+    let layer = &image.layers[0];
+    let upstream = Upstream::start(Layout::of("library/app", "1", &image));
+    let daemon = Daemon::with("abandoned = \"1ms\"", &upstream);
+    upstream.hold(&layer.digest, MIB);
+    let mut command = spawn(&daemon, &["pull", "app:1"]);
+    command.wait_until("it began", || upstream.sent(&layer.digest) == MIB);
+    command.kill();
+    eventually("it pauses", || daemon.log().contains("paused download of docker.io/library/app@"));
+    upstream.release(&layer.digest);
+    succeeds(&daemon.run(&["pull", "app:1"]));
+    pull(&daemon, "library/app", &image);
+}
+
+#[test]
+fn an_interrupted_command_without_a_daemon_goes_on_where_it_was() {
+    let image = Image::new(vec![Layer::random(1, 8 * MIB)]);
+    let layer = &image.layers[0];
+    let upstream = Upstream::start(Layout::of("library/app", "1", &image));
+    let daemon = Daemon::prepared(&entry("docker.io", &upstream));
+    upstream.hold(&layer.digest, 4 * MIB);
+    let mut command = spawn(&daemon, &["pull", "app:1"]);
+    let partial = daemon.images().join("partial").join(layer.hex());
+    command.wait_until("half of it", || fs::metadata(&partial).is_ok_and(|data| data.len() == 4 * MIB));
+    command.signal(Signal::SIGTERM);
+    assert_eq!(command.wait().code(), Some(130), "{}", command.log());
+    assert!(command.log().contains("interrupted: 0 of 1 images"), "{}", command.log());
+    upstream.release(&layer.digest);
+    succeeds(&daemon.run(&["pull", "app:1"]));
+    let seen = upstream.seen();
+    let last = seen.iter().rfind(|seen| seen.path.ends_with(&layer.digest)).unwrap();
+    assert!(last.header("range").unwrap().starts_with(&format!("bytes={}-", 4 * MIB)));
+    daemon.proven();
+}
+
+#[test]
+fn what_is_there_is_fine_without_any_upstream_and_what_is_not_is_said() {
+    let upstream = Upstream::start(Layout::new());
+    three(&upstream);
+    let entry = entry("docker.io", &upstream);
+    let mut daemon = Daemon::prepared(&entry);
+    succeeds(&daemon.run(&["pull", "app-1:1"]));
+    upstream.forget();
+    let list = daemon.dir.path().join("some.list");
+    fs::write(&list, "app-1:1\napp-2:1\n").unwrap();
+    let keys =
+        format!("air_gapped = true\npreload_images = {:?}\nhello_world = true", list.display().to_string());
+    daemon.configure(&format!("{keys}\n{entry}"));
+    for _ in 0..2 {
+        let (out, err) = fails(&daemon.run(&["pull", "app-1:1", "app-2:1", "hello-world"]), 1);
+        assert!(
+            out.contains("app-1:1: 2.1 MB, here already") && out.contains("hello-world:latest: "),
+            "{out}"
+        );
+        let said = "docker.io/library/app-2:1: not in the cache, and this registry is air-gapped";
+        assert!(err.contains(said) && err.contains("2 of 3 images"), "{err}");
+        let (_, err) = fails(&daemon.run(&["refresh", "app-1:1"]), 1);
+        assert!(err.contains("air-gapped"), "{err}");
+        if !daemon.images().join("admin.sock").exists() {
+            daemon.start();
+        }
+    }
+    eventually("it is ready", || daemon.log().contains("server is running"));
+    assert!(daemon.log().contains("cannot preload \"docker.io/library/app-2:1\""), "{}", daemon.log());
+    assert!(daemon.log().contains("preloaded 1 of 2 images"), "{}", daemon.log());
+    assert!(upstream.seen().is_empty());
+}
+
+#[test]
+fn a_refresh_sees_at_once_that_a_tag_has_moved() {
+    let (old, new) = (a_layer(1), a_layer(2));
+    let upstream = Upstream::start(Layout::of("library/app", "1", &old));
+    let mut daemon = Daemon::with("tag_ttl = \"forever\"", &upstream);
+    let tag = manifest("library/app", "1");
+    assert_eq!(daemon.get(&tag).is(200).body, *old.manifest.bytes);
+    let unchanged = format!("docker.io/library/app:1: unchanged, {}\n", old.manifest.digest);
+    assert_eq!(succeeds(&daemon.run(&["refresh", "app:1"])), unchanged);
+    upstream.change(|layout| layout.add("library/app", "1", &new));
+    assert_eq!(daemon.get(&tag).is(200).body, *old.manifest.bytes);
+    let moved = format!("docker.io/library/app:1: {} → {}\n", old.manifest.digest, new.manifest.digest);
+    assert_eq!(succeeds(&daemon.run(&["refresh", "app:1"])), moved);
+    assert_eq!(daemon.get(&tag).is(200).body, *new.manifest.bytes);
+
+    let (out, err) = fails(&daemon.run(&["refresh", "--json", "none:1", "app:1"]), 1);
+    let lines: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(lines[0]["error"].as_str().unwrap().contains("not found"), "{out}");
+    assert_eq!(
+        (&lines[1]["digest"], &lines[1]["before"]),
+        (&lines[1]["before"], &new.manifest.digest.into())
+    );
+    assert!(err.starts_with("docker.io/library/none:1: ") && err.lines().count() == 1, "{err}");
+
+    // Without a daemon on the folder.
+    daemon.terminate();
+    upstream.change(|layout| layout.add("library/app", "1", &old));
+    let out = succeeds(&daemon.run(&["refresh", "app:1"]));
+    assert!(out.contains(&format!("→ {}", old.manifest.digest)), "{out}");
+    upstream.fault("/manifests/", .., Fault::Status(503));
+    let (_, err) = fails(&daemon.run(&["refresh", "app:1"]), 1);
+    assert!(err.contains("503"), "{err}");
+    daemon.start();
+    assert_eq!(daemon.get(&tag).is(200).body, *old.manifest.bytes);
+}
+
+/// A daemon that is told to preload these images, with what `keys` say.
+struct Preloading {
+    daemon: Daemon,
+    manager: Manager,
+    health: SocketAddr,
+}
+
+impl Preloading {
+    fn of(upstream: &Upstream, keys: &str, images: &str) -> Self {
+        let health = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let mut daemon = Daemon::prepared("");
+        let folder = daemon.dir.path().join("lists");
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("a.list"), format!("# to have\n{images}\n")).unwrap();
+        let pattern = folder.join("*.list").display().to_string();
+        let keys = format!("preload_images = {pattern:?}\nhealth = {}\n{keys}", health.port());
+        daemon.configure(&format!("{keys}\n{}", entry("docker.io", upstream)));
+        let manager = Manager::listen(daemon.dir.path());
+        let mut command = daemon.command();
+        manager.manage(&mut command);
+        daemon.start_by(command);
+        Self { daemon, manager, health }
+    }
+
+    /// In order of their names.
+    fn pinned(&self) -> Vec<String> {
+        let bytes = fs::read(self.daemon.images().join("pins.json")).unwrap();
+        let json: Value = serde_json::from_slice(&bytes).unwrap();
+        json["pins"].as_object().unwrap().keys().cloned().collect()
+    }
+}
+
+#[test]
+fn a_start_waits_for_what_is_preloaded_while_pulls_are_answered() {
+    let upstream = Upstream::start(Layout::new());
+    let images = three(&upstream);
+    let layer = &images[0].layers[0];
+    upstream.hold(&layer.digest, MIB);
+    let mut it = Preloading::of(&upstream, "", "app-1:1\nmissing:1\napp-2:1");
+    let first = it.manager.next();
+    assert!(first[0].starts_with("STATUS=Preloading images: 0 of 3"), "{first:?}");
+    assert!(first[1].starts_with("EXTEND_TIMEOUT_USEC="), "{first:?}");
+    let daemon = &it.daemon;
+    eventually("one is being fetched, two have ended", || {
+        let log = daemon.log();
+        upstream.sent(&layer.digest) == MIB
+            && log.contains("preloaded \"docker.io/library/app-2:1\", 2.1 MB fetched")
+            && log.contains("cannot preload \"docker.io/library/missing:1\"")
+    });
+    let answer = get("/health").send(it.health).is(503);
+    assert!(answer.text().contains("images are being preloaded"), "{}", answer.text());
+    pull(daemon, "library/app-3", &images[2]);
+    // A reload is not taken for the end of the start.
+    succeeds(&daemon.run(&["reload"]));
+    let later = it.manager.next();
+    assert!(
+        later[0].starts_with("STATUS=Preloading images: 2 of 3; 1 downloads, 1.0 MB of 2.1 MB"),
+        "{later:?}"
+    );
+    assert!(!daemon.log().contains("server is running"));
+
+    upstream.release(&layer.digest);
+    it.manager.wait_for("READY=1");
+    get("/health").send(it.health).is(200);
+    assert!(daemon.log().contains("preloaded 2 of 3 images, 4.2 MB fetched"), "{}", daemon.log());
+    assert_eq!(
+        it.pinned(),
+        ["docker.io/library/app-1:1", "docker.io/library/app-2:1", "docker.io/library/missing:1"]
+    );
+    assert!(it.daemon.terminate().success());
+    let out = succeeds(&it.daemon.run(&["prune", "--older-than", "0s"]));
+    assert!(out.contains("2 that fit stay, being pinned"), "{out}");
+    it.daemon.start();
+    pull(&it.daemon, "library/app-1", &images[0]);
+    assert_eq!(upstream.count("GET", &layer.digest), 1);
+}
+
+#[test]
+fn a_start_that_is_told_to_end_does_not_wait() {
+    let upstream = Upstream::start(Layout::new());
+    let images = three(&upstream);
+    upstream.hold(&images[0].layers[0].digest, MIB);
+    let mut it = Preloading::of(&upstream, "", "app-1:1");
+    eventually("it began", || upstream.sent(&images[0].layers[0].digest) == MIB);
+    assert!(it.daemon.terminate().success());
+    assert!(!it.manager.drain().contains(&"READY=1".to_owned()));
+    assert!(!it.daemon.log().contains("server is running"));
+}
+
+#[test]
+fn what_is_preloaded_in_the_background_holds_up_nothing() {
+    let upstream = Upstream::start(Layout::new());
+    let images = three(&upstream);
+    let layer = &images[0].layers[0];
+    upstream.hold(&layer.digest, MIB);
+    let it = Preloading::of(&upstream, "preload = \"background\"", "app-1:1");
+    assert_eq!(it.manager.next()[0], "READY=1");
+    get("/health").send(it.health).is(200);
+    eventually("it began", || upstream.sent(&layer.digest) == MIB);
+    assert_eq!(it.pinned(), ["docker.io/library/app-1:1"]);
+    upstream.release(&layer.digest);
+    eventually("it is there", || it.daemon.log().contains("preloaded 1 of 1 images"));
+    pull(&it.daemon, "library/app-1", &images[0]);
+}
+
+/// What `serve --preload-images` says to these parts of a list of lists, and where it was said.
+fn refused(folder: &std::path::Path, lists: &str) -> String {
+    let mut command = Command::new(BINARY);
+    let images: PathBuf = folder.join("images");
+    command.current_dir(folder).arg("--image-path").arg(images);
+    command.args(["serve", "--user", "root", "--preload-images", lists]);
+    fails(&run(command), 78).1
+}
+
+#[test]
+fn lists_that_cannot_be_read_keep_it_from_starting() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    fs::write(path.join("good.list"), "app:1\n").unwrap();
+    fs::write(path.join("bad.list"), "app:1\n\nUPPER # no\n").unwrap();
+    fs::write(path.join("image.tar.gz"), b"\x1f\x8b\x08\x00\x00\x00").unwrap();
+    let err = refused(path, "good.list, bad.list");
+    let wanted = format!("--preload-images: {}:3: `UPPER`", path.join("bad.list").display());
+    assert!(err.starts_with(&wanted) && err.lines().count() == 1, "{err}");
+    let err = refused(path, "*.list,nowhere");
+    assert!(err.contains("bad.list:3: ") && err.contains("/nowhere: cannot be read: "), "{err}");
+    let err = refused(path, "image.tar.gz");
+    assert!(err.contains("image.tar.gz: an archive, and those cannot be read yet"), "{err}");
+
+    let config = path.join("c.toml");
+    let check = |lists: &str| {
+        fs::write(&config, format!("\npreload_images = {lists:?}\n")).unwrap();
+        let mut command = Command::new(BINARY);
+        command.arg("--config-file").arg(&config).args(["config", "check"]);
+        run(command)
+    };
+    let (_, err) = fails(&check(path.join("bad.list").to_str().unwrap()), 78);
+    assert!(err.starts_with(&format!("{}:2: preload_images: {}", config.display(), path.display())), "{err}");
+    let (_, err) = fails(&check("relative.list"), 78);
+    assert!(err.contains("want absolute paths"), "{err}");
+    let output = check(path.join("none-*.list").to_str().unwrap());
+    succeeds(&output);
+    assert!(text(&output.stderr).contains("no file matches"), "{}", text(&output.stderr));
+}
