@@ -21,6 +21,9 @@ const TICK: Duration = Duration::from_millis(250);
 const LINE: &str =
     "{prefix:30} {wide_bar} {decimal_bytes:>9}/{decimal_total_bytes:9} {decimal_bytes_per_sec:>11} {eta:>4}";
 
+/// Before it is known how much there is.
+const ASKING: &str = "{prefix:30} {spinner} asking upstream";
+
 /// Bars on the standard error, or nothing where that is no terminal.
 pub struct Progress {
     bars: MultiProgress,
@@ -53,7 +56,10 @@ impl Progress {
     }
 
     pub fn begun(&mut self, number: usize, image: &Image) {
-        let bar = self.bars.add(ProgressBar::new(0).with_style(self.style.clone()));
+        let bar = self.bars.add(ProgressBar::new(0));
+        if let Ok(asking) = ProgressStyle::with_template(ASKING) {
+            bar.set_style(asking);
+        }
         bar.set_prefix(end_of(&image.to_string()));
         bar.enable_steady_tick(TICK);
         self.images.insert(number, Underway { bar, bytes: 0, blobs: HashMap::new() });
@@ -63,6 +69,10 @@ impl Progress {
         let Some(image) = self.images.get_mut(&number) else { return };
         match step {
             Step::Manifest { bytes, .. } => {
+                if image.bytes == 0 {
+                    image.bar.set_style(self.style.clone());
+                    image.bar.reset_eta();
+                }
                 image.bytes += bytes;
                 image.bar.set_length(image.bytes);
             }

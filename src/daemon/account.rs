@@ -45,7 +45,7 @@ impl Account {
             let advice = "started as root, the daemon becomes the user and group of the configuration";
             ServeError::Account(format!(
                 "there is no {what} `{name}`; {advice}. Make it with\n  {make}\nor write user = \"root\" into the \
-                 configuration (or --user root) to serve as root"
+                 configuration (`serve --user root`) to serve as root"
             ))
         };
         let failed = |what: &str, name: &str, errno: Errno| {

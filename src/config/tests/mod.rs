@@ -104,6 +104,36 @@ fn what_is_set_is_in_force() {
 }
 
 #[test]
+fn lists_of_images_are_read_with_the_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    let list = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let (first, _) = (list("a.list", "nginx # ours\nquay.io/a/b:1\n"), list("b.list", "nginx:latest\nc\n"));
+    let pattern = folder.path().join("*.list").display().to_string();
+    let text = format!("preload_images = \"{first} , {pattern}\"\npreload = \"background\"");
+    let preload = settings(&text).preload;
+    let names: Vec<_> = preload.images.iter().map(ToString::to_string).collect();
+    assert_eq!(names, ["docker.io/library/nginx:latest", "quay.io/a/b:1", "docker.io/library/c:latest"]);
+    assert_eq!(preload.mode, Preload::Background);
+
+    let old = read(&text).unwrap();
+    list("b.list", "d\n");
+    let changes = old.changes(&read(&text).unwrap());
+    assert_eq!(changes.len(), 1);
+    assert_eq!(
+        (changes[0].to_string(), changes[0].needs_restart()),
+        ("preload_images: changed".to_owned(), true)
+    );
+    let wrong = list("c.list", "ok\nNO\n");
+    assert!(errors(&text).starts_with(&format!("/c.toml:1: preload_images: {wrong}:2: `NO` is no ")));
+    assert!(errors("preload = \"later\"").contains("want \"wait\" or \"background\""));
+    assert!(errors("preload_images = \"a.list\"").contains("want absolute paths"));
+}
+
+#[test]
 fn an_entry_inherits_what_it_leaves_out() {
     let settings = settings(
         r#"

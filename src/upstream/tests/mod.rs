@@ -17,7 +17,8 @@ use tracing::level_filters::LevelFilter;
 use super::{Download, Upstream, UpstreamError, Upstreams};
 use crate::config::{
     Abandoned, AccessSettings, Account, Age, CheckSettings, ClientTls, Credentials, Log, LogFormat, Prefetch,
-    Proxy, PruneBy, PruneSettings, RegistryDefaults, RegistrySettings, Scheme, Secret, Settings, Share,
+    Preload, PreloadSettings, Proxy, PruneBy, PruneSettings, RegistryDefaults, RegistrySettings, Scheme,
+    Secret, Settings, Share,
 };
 use crate::oci::{Algorithm, Digest, Platform, Reference, Repository};
 use peer::{Fault, Peer, Reply, Request};
@@ -46,6 +47,7 @@ fn settings(registries: Vec<RegistrySettings>) -> Settings {
             url: Secret::new("http://127.0.0.1:9".to_owned()),
             except: vec!["*".to_owned()],
         },
+        preload: PreloadSettings { images: Vec::new(), mode: Preload::Wait },
         prune: PruneSettings {
             enabled: false,
             min_free: Share::None,
