@@ -503,6 +503,21 @@ fn what_is_preloaded_in_the_background_holds_up_nothing() {
     pull(&it.daemon, "library/app-1", &images[0]);
 }
 
+#[test]
+fn what_cannot_be_had_when_it_starts_is_tried_again() {
+    let mut upstream = Upstream::start(Layout::new());
+    let images = three(&upstream);
+    upstream.stop();
+    let it = Preloading::of(&upstream, "pull_timeout = 1000", "app-1:1\napp-2:1");
+    it.manager.wait_for("READY=1");
+    assert!(it.daemon.log().contains("preloaded 0 of 2 images"), "{}", it.daemon.log());
+    upstream.start_again();
+    eventually("they are here", || it.daemon.log().matches("2.1 MB fetched").count() == 2);
+    upstream.stop();
+    pull(&it.daemon, "library/app-1", &images[0]);
+    pull(&it.daemon, "library/app-2", &images[1]);
+}
+
 /// What `serve --preload-images` says to these parts of a list of lists, and where it was said.
 fn refused(folder: &std::path::Path, lists: &str) -> String {
     let mut command = Command::new(BINARY);

@@ -203,17 +203,25 @@ pub fn serve(
             if let Some(limit) = systemd::watchdog() {
                 tokio::spawn(watch::prove_alive(server.probe(), limit, systemd.clone()));
             }
-            match preload {
-                Some(preload) if mode == config::Preload::Wait => {
-                    let mut ending = shutdown.clone();
-                    tokio::select! {
-                        () = preload.run(|words| systemd.tell(News::Starting(words))) => {}
-                        _ = ending.wait_for(|ending| *ending) => return,
+            if let Some(preload) = preload {
+                let left = match mode {
+                    config::Preload::Background => None,
+                    config::Preload::Wait => {
+                        let mut ending = shutdown.clone();
+                        tokio::select! {
+                            left = preload.run(|words| systemd.tell(News::Starting(words))) => Some(left),
+                            _ = ending.wait_for(|ending| *ending) => return,
+                        }
                     }
-                    let _ = ready.send(true);
-                }
-                Some(preload) => drop(tokio::spawn(preload.run(|_| {}))),
-                None => {}
+                };
+                let _ = ready.send(true);
+                tokio::spawn(async move {
+                    let left = match left {
+                        Some(left) => left,
+                        None => preload.run(|_| {}).await,
+                    };
+                    preload.go_on(left).await;
+                });
             }
             tracing::info!("server is running");
             systemd.tell(News::Ready(gauges.at_hand().line()));

@@ -9,7 +9,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::admin::words::Bytes;
 use crate::oci::Image;
-use crate::pull::{Platforms, Pull, WarmError, Warmed};
+use crate::pull::{Cause, Platforms, Pull, WarmError, Warmed};
 use crate::store::Store;
 use crate::store::care::PinAction;
 
@@ -18,6 +18,11 @@ const AT_ONCE: usize = 4;
 
 /// How often it is told how far it is.
 const TELL_EVERY: Duration = Duration::from_secs(5);
+
+/// What could not be had is tried again after this time, and then after twice as long each time, up to a limit: at
+/// boot the network may come after us.
+const AGAIN: Duration = Duration::from_secs(5);
+const AGAIN_AT_MOST: Duration = Duration::from_secs(30 * 60);
 
 /// What is to be fetched, and by what.
 pub struct Preload {
@@ -28,49 +33,90 @@ pub struct Preload {
 
 impl Preload {
     /// Pins all images and fetches what is missing of them. One that cannot be had is an error in the log, and no more:
-    /// what is there is served. `tell` hears at once, and then now and then, how far it is. On the pull runtime.
-    pub async fn run(self, tell: impl Fn(String)) {
-        let Self { images, pull, store } = self;
-        let of = images.len();
+    /// what is there is served. `tell` hears at once, and then now and then, how far it is. What is left may be there
+    /// some other time. To be awaited on the pull runtime.
+    pub async fn run(&self, tell: impl Fn(String)) -> Vec<Image> {
+        let of = self.images.len();
         tracing::info!("preloading {of} images");
-        pin(store, images.clone()).await;
-        let (mut done, mut failed, mut fetched) = (0, 0, 0);
-        let mut images = images.into_iter();
-        let mut underway = JoinSet::new();
+        pin(self.store.clone(), self.images.clone()).await;
+        let (mut ended, mut failed, mut fetched) = (0, 0, 0);
+        let mut left = Vec::new();
         let mut ticks = interval(TELL_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut underway = Underway::new(self.pull.clone(), self.images.clone());
         loop {
-            while underway.len() < AT_ONCE
-                && let Some(image) = images.next()
+            tokio::select! {
+                next = underway.next() => match next {
+                    None => break,
+                    Some((_, Ok(warmed))) => fetched += warmed.fetched,
+                    Some((image, Err(error))) => {
+                        failed += 1;
+                        log_failure(&image, &error);
+                        left.extend((error.cause() != Cause::Missing).then_some(image));
+                    }
+                },
+                _ = ticks.tick() => {
+                    tell(format!("Preloading images: {ended} of {of}{}", downloads(&self.pull)));
+                    continue;
+                }
+            }
+            ended += 1;
+        }
+        tracing::info!("preloaded {} of {of} images, {} fetched", of - failed, Bytes(fetched));
+        left
+    }
+
+    /// Tries again and again what was left, until it is there or upstream says that it has no such thing.
+    pub async fn go_on(&self, mut left: Vec<Image>) {
+        let mut pause = AGAIN;
+        while !left.is_empty() {
+            tokio::time::sleep(pause).await;
+            pause = AGAIN_AT_MOST.min(pause * 2);
+            let mut underway = Underway::new(self.pull.clone(), std::mem::take(&mut left));
+            while let Some((image, end)) = underway.next().await {
+                if let Err(error) = end {
+                    tracing::debug!(%error, "cannot preload \"{image}\" yet");
+                    left.extend((error.cause() != Cause::Missing).then_some(image));
+                }
+            }
+        }
+    }
+}
+
+/// Images being fetched, a few at a time. Dropped, it ends them.
+struct Underway {
+    pull: Arc<Pull>,
+    waiting: std::vec::IntoIter<Image>,
+    tasks: JoinSet<(Image, Result<Warmed, WarmError>)>,
+}
+
+impl Underway {
+    fn new(pull: Arc<Pull>, images: Vec<Image>) -> Self {
+        Self { pull, waiting: images.into_iter(), tasks: JoinSet::new() }
+    }
+
+    /// The next one that has come to its end; none after the last. What is not awaited goes on.
+    async fn next(&mut self) -> Option<(Image, Result<Warmed, WarmError>)> {
+        loop {
+            while self.tasks.len() < AT_ONCE
+                && let Some(image) = self.waiting.next()
             {
-                let pull = pull.clone();
-                underway.spawn(async move {
+                let pull = self.pull.clone();
+                self.tasks.spawn(async move {
                     let end = fetch(&pull, &image).await;
                     (image, end)
                 });
             }
-            tokio::select! {
-                ended = underway.join_next() => match ended {
-                    None => break,
-                    Some(ended) => {
-                        done += 1;
-                        match ended {
-                            Ok((image, Ok(warmed))) => {
-                                fetched += warmed.fetched;
-                                tracing::info!("preloaded \"{image}\", {} fetched", Bytes(warmed.fetched));
-                            }
-                            Ok((image, Err(error))) => {
-                                failed += 1;
-                                log_failure(&image, &error);
-                            }
-                            Err(_) => failed += 1,
-                        }
+            match self.tasks.join_next().await? {
+                Ok((image, end)) => {
+                    if let Ok(warmed) = &end {
+                        tracing::info!("preloaded \"{image}\", {} fetched", Bytes(warmed.fetched));
                     }
-                },
-                _ = ticks.tick() => tell(format!("Preloading images: {done} of {of}{}", downloads(&pull))),
+                    return Some((image, end));
+                }
+                Err(died) => tracing::error!("a preload died: {died}"),
             }
         }
-        tracing::info!("preloaded {} of {of} images, {} fetched", of - failed, Bytes(fetched));
     }
 }
 
