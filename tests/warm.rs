@@ -4,14 +4,16 @@
 
 mod support;
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::Write;
 use std::net::SocketAddr;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::thread;
 
 use nix::sys::signal::Signal;
+use nix::unistd::User;
 use serde_json::Value;
 use support::client::get;
 use support::daemon::{BINARY, Daemon, entry, list};
@@ -144,6 +146,33 @@ fn without_a_daemon_the_folder_is_filled_and_the_daemon_serves_it_later() {
     assert_eq!(succeeds(&daemon.run(&["pull", "app:1"])), "docker.io/library/app:1: 2.1 MB, here already\n");
     let named = daemon.images().join("admin.sock");
     fails(&daemon.run(&["pull", "app:1", "--admin-socket", named.to_str().unwrap()]), 69);
+}
+
+#[test]
+fn root_fills_the_folder_as_the_daemon_would() {
+    needs!();
+    let image = a_layer(1);
+    let upstream = Upstream::start(Layout::of("library/app", "1", &image));
+    let daemon = Daemon::prepared("");
+    let config = daemon.dir.path().join("c.toml");
+    let images = daemon.images().join("below");
+    // In a folder that only root may write to, but others may pass.
+    fs::set_permissions(daemon.dir.path(), Permissions::from_mode(0o755)).unwrap();
+    let keys = |user: &str| format!("image_path = {images:?}\nuser = \"{user}\"\ngroup = \"nogroup\"\n");
+    let pull = |user: &str| {
+        fs::write(&config, keys(user) + &entry("docker.io", &upstream)).unwrap();
+        let mut command = tied(BINARY);
+        command.arg("--config-file").arg(&config).args(["pull", "app:1"]);
+        run(command)
+    };
+    let (_, err) = fails(&pull("no-such-user"), 78);
+    assert!(err.contains("there is no user `no-such-user`") && !images.exists(), "{err}");
+    succeeds(&pull("nobody"));
+    let nobody = User::from_name("nobody").unwrap().unwrap().uid.as_raw();
+    let manifest = images.join("img").join(image.manifest.hex());
+    for path in [&images, &images.join("store.json"), &manifest] {
+        assert_eq!(fs::metadata(path).unwrap().uid(), nobody, "{}", path.display());
+    }
 }
 
 /// Images `library/app-1:1` to `library/app-3:1`.
