@@ -4,9 +4,9 @@ use std::collections::HashSet;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use clap::Args;
@@ -235,9 +235,8 @@ fn begin(
     let (sender, events) = sync_channel(WAITING);
     listen_for_signals(sender.clone())?;
     let next = Arc::new(AtomicUsize::new(0));
-    // The last one to end says so.
-    let left = Arc::new(Mutex::new(AT_ONCE.min(images.len()).max(1)));
-    for _ in 0..AT_ONCE.min(images.len()).max(1) {
+    let left = Arc::new(AtomicUsize::new(AT_ONCE));
+    for _ in 0..AT_ONCE {
         let (cache, images, platforms) = (cache.clone(), images.clone(), platforms.clone());
         let (next, left, sender) = (next.clone(), left.clone(), sender.clone());
         thread::Builder::new().name("image".to_owned()).spawn(move || {
@@ -252,9 +251,8 @@ fn begin(
                 });
                 let _ = sender.send(Event::Ended(number, end));
             }
-            let mut left = left.lock().unwrap_or_else(PoisonError::into_inner);
-            *left -= 1;
-            if *left == 0 {
+            // The last one to end says so.
+            if left.fetch_sub(1, Ordering::AcqRel) == 1 {
                 let _ = sender.send(Event::Done);
             }
         })?;
