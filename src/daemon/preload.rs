@@ -136,7 +136,7 @@ async fn pin(store: Arc<Store>, images: Vec<Image>) {
     }
 }
 
-/// `; 2 downloads, 1.2 MB of 3.4 MB`
+/// `; downloading 1.2 MB of 3.4 MB`
 fn downloads(pull: &Pull) -> String {
     let underway = pull.downloads();
     if underway.is_empty() {
@@ -144,7 +144,7 @@ fn downloads(pull: &Pull) -> String {
     }
     let written = underway.iter().map(|download| download.written).sum();
     let size = underway.iter().map(|download| download.size.unwrap_or(download.written)).sum();
-    format!("; {} downloads, {} of {}", underway.len(), Bytes(written), Bytes(size))
+    format!("; downloading {} of {}", Bytes(written), Bytes(size))
 }
 
 fn log_failure(image: &Image, error: &WarmError) {
