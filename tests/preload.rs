@@ -121,7 +121,7 @@ fn a_start_waits_for_what_is_preloaded_while_pulls_are_answered() {
     upstream.release(&layer.digest);
     it.manager.wait_for("READY=1");
     get("/health").send(it.health).is(200);
-    assert!(daemon.log().contains("preloaded 2 of 3 images, 4.2 MB fetched"), "{}", daemon.log());
+    eventually("it says so", || daemon.log().contains("preloaded 2 of 3 images, 4.2 MB fetched"));
     assert_eq!(
         it.pinned(),
         ["docker.io/library/app-1:1", "docker.io/library/app-2:1", "docker.io/library/missing:1"]
@@ -169,7 +169,7 @@ fn what_cannot_be_had_when_it_starts_is_tried_again() {
     upstream.stop();
     let it = Preloading::of(&upstream, "pull_timeout = 1000", "app-1:1\napp-2:1");
     it.manager.wait_for("READY=1");
-    assert!(it.daemon.log().contains("preloaded 0 of 2 images"), "{}", it.daemon.log());
+    eventually("it says so", || it.daemon.log().contains("preloaded 0 of 2 images"));
     upstream.start_again();
     eventually("they are here", || it.daemon.log().matches("2.1 MB fetched").count() == 2);
     upstream.stop();

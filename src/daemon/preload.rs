@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::admin::words::Bytes;
 use crate::oci::Image;
@@ -38,10 +38,11 @@ impl Preload {
     pub async fn run(&self, tell: impl Fn(String)) -> Vec<Image> {
         let of = self.images.len();
         tracing::info!("preloading {of} images");
+        tell(format!("Preloading images: 0 of {of}"));
         pin(self.store.clone(), self.images.clone()).await;
         let (mut ended, mut failed, mut fetched) = (0, 0, 0);
         let mut left = Vec::new();
-        let mut ticks = interval(TELL_EVERY);
+        let mut ticks = interval_at(Instant::now() + TELL_EVERY, TELL_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut underway = Underway::new(self.pull.clone(), self.images.clone());
         loop {
