@@ -254,6 +254,7 @@ fn the_manual_has_every_command_and_no_other() {
         include_str!("../src/admin/desk.rs"),
         include_str!("../src/admin/care.rs"),
         include_str!("../src/admin/old.rs"),
+        include_str!("../src/admin/pull.rs"),
     ];
     // What is a path in them is a command's.
     let is_path =

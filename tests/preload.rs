@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use serde_json::Value;
+use support::cache::{err, pull, ran};
 use support::client::get;
 use support::daemon::{BINARY, Daemon, entry};
 use support::layout::*;
@@ -17,32 +18,11 @@ use support::process::{eventually, free_port, run};
 use support::systemd::Manager;
 use support::upstream::Upstream;
 
-/// All of it, as a client would.
-#[track_caller]
-fn pull(daemon: &Daemon, repository: &str, image: &Image) {
-    let of = |kind: &str, digest: &str| format!("/v2/{repository}/{kind}/{digest}?ns=docker.io");
-    assert_eq!(daemon.get(&of("manifests", &image.manifest.digest)).is(200).body, *image.manifest.bytes);
-    for layer in image.blobs() {
-        assert!(daemon.get(&of("blobs", &layer.digest)).is(200).body == layer.bytes());
-    }
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
 /// What it says is wrong.
 #[track_caller]
 fn fails(output: &Output, code: i32) -> String {
-    let err = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{err}");
-    err
-}
-
-#[track_caller]
-fn succeeds(output: &Output) -> String {
-    assert!(output.status.success(), "{}", text(&output.stderr));
-    text(&output.stdout)
+    assert_eq!(output.status.code(), Some(code), "{}", err(output));
+    err(output)
 }
 
 /// Images `library/app-1:1` to `library/app-3:1`.
@@ -107,7 +87,7 @@ fn a_start_waits_for_what_is_preloaded_while_pulls_are_answered() {
     assert!(answer.text().contains("images are being preloaded"), "{}", answer.text());
     pull(daemon, "library/app-3", &images[2]);
     // A reload is not taken for the end of the start.
-    succeeds(&daemon.run(&["reload"]));
+    ran(&daemon, &["reload"]);
     let wanted = "STATUS=Preloading images: 2 of 3; downloading 1.0 MB of 2.1 MB";
     loop {
         let later = it.manager.next();
@@ -127,7 +107,7 @@ fn a_start_waits_for_what_is_preloaded_while_pulls_are_answered() {
         ["docker.io/library/app-1:1", "docker.io/library/app-2:1", "docker.io/library/missing:1"]
     );
     assert!(it.daemon.terminate().success());
-    let out = succeeds(&it.daemon.run(&["prune", "--older-than", "0s"]));
+    let out = ran(&it.daemon, &["prune", "--older-than", "0s"]);
     assert!(out.contains("2 that fit stay, being pinned"), "{out}");
     it.daemon.start();
     pull(&it.daemon, "library/app-1", &images[0]);
@@ -193,13 +173,13 @@ fn lists_that_cannot_be_read_keep_it_from_starting() {
     fs::write(path.join("good.list"), "app:1\n").unwrap();
     fs::write(path.join("bad.list"), "app:1\n\nUPPER # no\n").unwrap();
     fs::write(path.join("image.tar.gz"), b"\x1f\x8b\x08\x00\x00\x00").unwrap();
-    let err = refused(path, "good.list, bad.list");
+    let said = refused(path, "good.list, bad.list");
     let wanted = format!("--preload-images: {}:3: `UPPER`", path.join("bad.list").display());
-    assert!(err.starts_with(&wanted) && err.lines().count() == 1, "{err}");
-    let err = refused(path, "*.list,nowhere");
-    assert!(err.contains("bad.list:3: ") && err.contains("/nowhere: cannot be read: "), "{err}");
-    let err = refused(path, "image.tar.gz");
-    assert!(err.contains("image.tar.gz: an archive, and those cannot be read yet"), "{err}");
+    assert!(said.starts_with(&wanted) && said.lines().count() == 1, "{said}");
+    let said = refused(path, "*.list,nowhere");
+    assert!(said.contains("bad.list:3: ") && said.contains("/nowhere: cannot be read: "), "{said}");
+    let said = refused(path, "image.tar.gz");
+    assert!(said.contains("image.tar.gz: an archive, and those cannot be read yet"), "{said}");
 
     let config = path.join("c.toml");
     let check = |lists: &str| {
@@ -208,11 +188,13 @@ fn lists_that_cannot_be_read_keep_it_from_starting() {
         command.arg("--config-file").arg(&config).args(["config", "check"]);
         run(command)
     };
-    let err = fails(&check(path.join("bad.list").to_str().unwrap()), 78);
-    assert!(err.starts_with(&format!("{}:2: preload_images: {}", config.display(), path.display())), "{err}");
-    let err = fails(&check("relative.list"), 78);
-    assert!(err.contains("want absolute paths"), "{err}");
+    let said = fails(&check(path.join("bad.list").to_str().unwrap()), 78);
+    assert!(
+        said.starts_with(&format!("{}:2: preload_images: {}", config.display(), path.display())),
+        "{said}"
+    );
+    let said = fails(&check("relative.list"), 78);
+    assert!(said.contains("want absolute paths"), "{said}");
     let output = check(path.join("none-*.list").to_str().unwrap());
-    succeeds(&output);
-    assert!(text(&output.stderr).contains("no file matches"), "{}", text(&output.stderr));
+    assert!(output.status.success() && err(&output).contains("no file matches"), "{}", err(&output));
 }

@@ -13,6 +13,7 @@ use std::thread;
 use nix::sys::signal::Signal;
 use nix::unistd::User;
 use serde_json::Value;
+use support::cache::{blob, err, out, ran};
 use support::daemon::{BINARY, Daemon, entry, list};
 use support::layout::*;
 use support::process::{Process, eventually, run, tied};
@@ -20,10 +21,6 @@ use support::upstream::{Fault, Upstream};
 
 fn manifest(repository: &str, reference: &str) -> String {
     format!("/v2/{repository}/manifests/{reference}?ns=docker.io")
-}
-
-fn blob(repository: &str, digest: &str) -> String {
-    format!("/v2/{repository}/blobs/{digest}?ns=docker.io")
 }
 
 /// All of it, as a client would.
@@ -35,21 +32,12 @@ fn pull(daemon: &Daemon, repository: &str, image: &Image) {
     }
 }
 
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
 /// What it prints, and what it says is wrong.
 #[track_caller]
 fn fails(output: &Output, code: i32) -> (String, String) {
-    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    let (out, err) = (out(output), err(output));
     assert_eq!(output.status.code(), Some(code), "{out}\n{err}");
     (out, err)
-}
-
-#[track_caller]
-fn succeeds(output: &Output) -> String {
-    fails(output, 0).0
 }
 
 fn a_layer(seed: u64) -> Image {
@@ -74,10 +62,10 @@ fn two_platforms() -> (Image, Image, Upstream) {
 fn a_pull_by_the_daemon_brings_what_one_platform_needs_and_it_is_served_without_upstream() {
     let (ours, theirs, mut upstream) = two_platforms();
     let daemon = Daemon::of(&upstream);
-    let out = succeeds(&daemon.run(&["pull", "app:1", "--platform", "linux/amd64"]));
+    let out = ran(&daemon, &["pull", "app:1", "--platform", "linux/amd64"]);
     assert_eq!(out, "docker.io/library/app:1: 2.1 MB fetched\n");
     assert_eq!(upstream.count("", &theirs.manifest.digest), 0);
-    let out = succeeds(&daemon.run(&["pull", "app:1", "--platform", "linux/amd64"]));
+    let out = ran(&daemon, &["pull", "app:1", "--platform", "linux/amd64"]);
     assert_eq!(out, "docker.io/library/app:1: 2.1 MB, here already\n");
     upstream.stop();
     daemon.get(&manifest("library/app", "1")).is(200);
@@ -96,7 +84,7 @@ fn a_pull_by_the_daemon_brings_what_one_platform_needs_and_it_is_served_without_
 fn a_pull_of_all_platforms_brings_them_all() {
     let (ours, theirs, mut upstream) = two_platforms();
     let daemon = Daemon::of(&upstream);
-    let out = succeeds(&daemon.run(&["pull", "--json", "app:1", "--all-platforms"]));
+    let out = ran(&daemon, &["pull", "--json", "app:1", "--all-platforms"]);
     let line: Value = serde_json::from_str(&out).unwrap();
     assert_eq!((&line["image"], &line["manifests"]), (&"docker.io/library/app:1".into(), &3.into()));
     assert_eq!(line["bytes"], bytes_of(&ours) + bytes_of(&theirs));
@@ -127,11 +115,11 @@ fn without_a_daemon_the_folder_is_filled_and_the_daemon_serves_it_later() {
     let entry = entry("docker.io", &upstream);
     let mut daemon = Daemon::prepared(&format!("tag_ttl = \"forever\"\n{entry}"));
     assert!(!daemon.images().exists());
-    let out = succeeds(&daemon.run(&["pull", "app:1"]));
+    let out = ran(&daemon, &["pull", "app:1"]);
     assert_eq!(out, "docker.io/library/app:1: 2.1 MB fetched\n");
     daemon.proven();
     assert!(list(&daemon.images().join("partial")).is_empty());
-    assert_eq!(succeeds(&daemon.run(&["pull", "app:1"])), "docker.io/library/app:1: 2.1 MB, here already\n");
+    assert_eq!(ran(&daemon, &["pull", "app:1"]), "docker.io/library/app:1: 2.1 MB, here already\n");
     assert!(image.blobs().all(|layer| upstream.count("GET", &layer.digest) == 1));
     upstream.stop();
     daemon.start();
@@ -139,7 +127,7 @@ fn without_a_daemon_the_folder_is_filled_and_the_daemon_serves_it_later() {
     pull(&daemon, "library/app", &image);
     // What a daemon that was killed has left behind is no daemon.
     daemon.kill();
-    assert_eq!(succeeds(&daemon.run(&["pull", "app:1"])), "docker.io/library/app:1: 2.1 MB, here already\n");
+    assert_eq!(ran(&daemon, &["pull", "app:1"]), "docker.io/library/app:1: 2.1 MB, here already\n");
     let named = daemon.images().join("admin.sock");
     fails(&daemon.run(&["pull", "app:1", "--admin-socket", named.to_str().unwrap()]), 69);
 }
@@ -163,7 +151,7 @@ fn root_fills_the_folder_as_the_daemon_would() {
     };
     let (_, err) = fails(&pull("no-such-user"), 78);
     assert!(err.contains("there is no user `no-such-user`") && !images.exists(), "{err}");
-    succeeds(&pull("nobody"));
+    fails(&pull("nobody"), 0);
     let nobody = User::from_name("nobody").unwrap().unwrap().uid.as_raw();
     let manifest = images.join("img").join(image.manifest.hex());
     for path in [&images, &images.join("store.json"), &manifest] {
@@ -263,7 +251,7 @@ fn bars_are_drawn_on_a_terminal() {
 
 /// How many wait for a download that is under way.
 fn waiting(daemon: &Daemon, blob: &Blob) -> Option<u64> {
-    let status: Value = serde_json::from_str(&succeeds(&daemon.run(&["status", "--json"]))).unwrap();
+    let status: Value = serde_json::from_str(&ran(daemon, &["status", "--json"])).unwrap();
     let downloads = status["downloads"].as_array().unwrap();
     downloads.iter().find(|it| it["digest"] == *blob.digest)?["readers"].as_u64()
 }
@@ -278,7 +266,7 @@ fn commands_and_clients_share_one_download() {
     thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| pull(&daemon, "library/app", &image));
-            scope.spawn(|| succeeds(&daemon.run(&["pull", "app:1"])));
+            scope.spawn(|| ran(&daemon, &["pull", "app:1"]));
         }
         eventually("it began", || upstream.sent(&layer.digest) == MIB);
         eventually("all of them wait", || waiting(&daemon, layer) == Some(4));
@@ -334,7 +322,7 @@ fn a_download_that_a_command_abandons_pauses_where_that_is_asked_for() {
     command.kill();
     eventually("it pauses", || daemon.log().contains("paused download of docker.io/library/app@"));
     upstream.release(&layer.digest);
-    succeeds(&daemon.run(&["pull", "app:1"]));
+    ran(&daemon, &["pull", "app:1"]);
     pull(&daemon, "library/app", &image);
 }
 
@@ -352,7 +340,7 @@ fn an_interrupted_command_without_a_daemon_goes_on_where_it_was() {
     assert_eq!(command.wait().code(), Some(130), "{}", command.log());
     assert!(command.log().contains("interrupted: 0 of 1 images"), "{}", command.log());
     upstream.release(&layer.digest);
-    succeeds(&daemon.run(&["pull", "app:1"]));
+    ran(&daemon, &["pull", "app:1"]);
     let seen = upstream.seen();
     let last = seen.iter().rfind(|seen| seen.path.ends_with(&layer.digest)).unwrap();
     assert!(last.header("range").unwrap().starts_with(&format!("bytes={}-", 4 * MIB)));
@@ -365,7 +353,7 @@ fn what_is_there_is_fine_without_any_upstream_and_what_is_not_is_said() {
     three(&upstream);
     let entry = entry("docker.io", &upstream);
     let mut daemon = Daemon::prepared(&entry);
-    succeeds(&daemon.run(&["pull", "app-1:1"]));
+    ran(&daemon, &["pull", "app-1:1"]);
     upstream.forget();
     let list = daemon.dir.path().join("some.list");
     fs::write(&list, "app-1:1\napp-2:1\n").unwrap();
@@ -400,11 +388,11 @@ fn a_refresh_sees_at_once_that_a_tag_has_moved() {
     let tag = manifest("library/app", "1");
     assert_eq!(daemon.get(&tag).is(200).body, *old.manifest.bytes);
     let unchanged = format!("docker.io/library/app:1: unchanged, {}\n", old.manifest.digest);
-    assert_eq!(succeeds(&daemon.run(&["refresh", "app:1"])), unchanged);
+    assert_eq!(ran(&daemon, &["refresh", "app:1"]), unchanged);
     upstream.change(|layout| layout.add("library/app", "1", &new));
     assert_eq!(daemon.get(&tag).is(200).body, *old.manifest.bytes);
     let moved = format!("docker.io/library/app:1: {} → {}\n", old.manifest.digest, new.manifest.digest);
-    assert_eq!(succeeds(&daemon.run(&["refresh", "app:1"])), moved);
+    assert_eq!(ran(&daemon, &["refresh", "app:1"]), moved);
     assert_eq!(daemon.get(&tag).is(200).body, *new.manifest.bytes);
 
     let (out, err) = fails(&daemon.run(&["refresh", "--json", "none:1", "app:1"]), 1);
@@ -419,7 +407,7 @@ fn a_refresh_sees_at_once_that_a_tag_has_moved() {
     // Without a daemon on the folder.
     daemon.terminate();
     upstream.change(|layout| layout.add("library/app", "1", &old));
-    let out = succeeds(&daemon.run(&["refresh", "app:1"]));
+    let out = ran(&daemon, &["refresh", "app:1"]);
     assert!(out.contains(&format!("→ {}", old.manifest.digest)), "{out}");
     upstream.fault("/manifests/", .., Fault::Status(503));
     let (_, err) = fails(&daemon.run(&["refresh", "app:1"]), 1);

@@ -8,12 +8,14 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use super::answer::{Body, Cause, Complaint, LINES, Line, lines};
+use super::words;
 use super::work::{Asker, read};
 use crate::oci::Image;
 use crate::pull::{self, Platforms, Pull, Refreshed, Step, Warmed};
 
 /// One image, to be fetched whole. The answer tells each [`Step`], then what it came to: [`Warmed`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct PullRequest {
     pub image: Image,
     /// Of an index; none is the daemon's own platform.
@@ -27,6 +29,7 @@ impl PullRequest {
 
 /// One image, to be asked for now. The answer is [`Refreshed`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct RefreshRequest {
     pub image: Image,
 }
@@ -82,7 +85,11 @@ async fn tell(
     let (warmed, ()) = tokio::join!(work, pass_on);
     let line = match warmed {
         Ok(warmed) => {
-            tracing::info!("by {asker}: pulled \"{}\", {} bytes fetched", request.image, warmed.fetched);
+            tracing::info!(
+                "by {asker}: pulled \"{}\", {} fetched",
+                request.image,
+                words::Bytes(warmed.fetched)
+            );
             Line::Done(warmed)
         }
         Err(error) => Line::Error(Complaint::new(error.cause().into(), error.to_string())),
@@ -135,8 +142,14 @@ mod tests {
             let text = serde_json::to_string(&request).unwrap();
             assert_eq!(serde_json::from_str::<PullRequest>(&text).unwrap(), request, "{text}");
         }
-        let short = r#"{"image": "nginx", "platforms": "linux"}"#;
-        let error = serde_json::from_str::<PullRequest>(short).unwrap_err().to_string();
-        assert!(error.contains("`linux` is no platform"), "{error}");
+        for (text, wrong) in [
+            (r#"{"image": "nginx", "platforms": "linux"}"#, "`linux` is no platform"),
+            (r#"{"image": "nginx", "platform": "linux/amd64"}"#, "unknown field `platform`"),
+            (r#"{"image": "NGINX"}"#, "`NGINX` is no"),
+            ("{}", "missing field `image`"),
+        ] {
+            let error = serde_json::from_str::<PullRequest>(text).unwrap_err().to_string();
+            assert!(error.contains(wrong), "{text}: {error}");
+        }
     }
 }
