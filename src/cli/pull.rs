@@ -21,10 +21,7 @@ use crate::admin::PullRequest;
 use crate::admin::words::Bytes;
 use crate::config::{images_in, read_images};
 use crate::oci::{Image, InvalidName, Platform};
-use crate::pull::{Platforms, Step, Warmed};
-
-/// Images at once. The downloads of each are bounded by `max_downloads`.
-const AT_ONCE: usize = 4;
+use crate::pull::{IMAGES_AT_ONCE, Platforms, Step, Warmed};
 
 /// Events that wait to be shown.
 const WAITING: usize = 256;
@@ -235,8 +232,8 @@ fn begin(
     let (sender, events) = sync_channel(WAITING);
     listen_for_signals(sender.clone())?;
     let next = Arc::new(AtomicUsize::new(0));
-    let left = Arc::new(AtomicUsize::new(AT_ONCE));
-    for _ in 0..AT_ONCE {
+    let left = Arc::new(AtomicUsize::new(IMAGES_AT_ONCE));
+    for _ in 0..IMAGES_AT_ONCE {
         let (cache, images, platforms) = (cache.clone(), images.clone(), platforms.clone());
         let (next, left, sender) = (next.clone(), left.clone(), sender.clone());
         thread::Builder::new().name("image".to_owned()).spawn(move || {

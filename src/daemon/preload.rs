@@ -9,12 +9,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::admin::words::Bytes;
 use crate::oci::Image;
-use crate::pull::{Cause, Platforms, Pull, WarmError, Warmed};
+use crate::pull::{Cause, IMAGES_AT_ONCE, Platforms, Pull, WarmError, Warmed};
 use crate::store::Store;
 use crate::store::care::PinAction;
-
-/// Images at once. The downloads of each are bounded by `max_downloads`.
-const AT_ONCE: usize = 4;
 
 /// How often it is told how far it is.
 const TELL_EVERY: Duration = Duration::from_secs(5);
@@ -99,7 +96,7 @@ impl Underway {
     /// The next one that has come to its end; none after the last. What is not awaited goes on.
     async fn next(&mut self) -> Option<(Image, Result<Warmed, WarmError>)> {
         loop {
-            while self.tasks.len() < AT_ONCE
+            while self.tasks.len() < IMAGES_AT_ONCE
                 && let Some(image) = self.waiting.next()
             {
                 let pull = self.pull.clone();

@@ -41,7 +41,7 @@ pub use reader::{Chunk, Reader};
 pub use referrers::Referred;
 pub use shared::Shared;
 pub use tags::Tags;
-pub use warm::{Platforms, Refreshed, Step, WarmError, Warmed};
+pub use warm::{IMAGES_AT_ONCE, Platforms, Refreshed, Step, WarmError, Warmed};
 
 use crate::config::Settings;
 use crate::oci::{Digest, Image, Name, Platform, Referrers, Registry, Subject};

@@ -13,6 +13,9 @@ use super::{Cause, Found, Pull, PullError, Want};
 use crate::hello;
 use crate::oci::{Descriptor, Digest, Image, InvalidPlatform, Kind, Manifest, Name, Platform, Reference};
 
+/// Images that those who want several warm at once. The downloads of each are bounded by `max_downloads`.
+pub const IMAGES_AT_ONCE: usize = 4;
+
 /// For the one question of a refresh.
 const REFRESH_WITHIN: Duration = Duration::from_secs(15);
 
@@ -49,7 +52,7 @@ impl TryFrom<String> for Platforms {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "step", rename_all = "camelCase")]
 pub enum Step {
-    /// An image's manifest is here: so many blobs, so many bytes in all.
+    /// A manifest is here: it adds so many blobs to those known already, of so many bytes in all.
     Manifest { digest: Digest, blobs: usize, bytes: u64 },
     /// How much of a blob is here.
     Blob { digest: Digest, done: u64, size: u64 },
@@ -126,14 +129,15 @@ impl Pull {
                 let found = self.manifest(&child, Want::Head).await;
                 to_do.push((found.map_err(|error| WarmError::Manifest { digest, error })?, depth + 1));
             }
-            let own: Vec<_> = manifest.blobs.into_iter().filter(|blob| !blob.foreign).collect();
+            let is_new = |blob: &Descriptor| !blob.foreign && seen.insert(blob.digest);
+            let own: Vec<_> = manifest.blobs.into_iter().filter(is_new).collect();
             let step = Step::Manifest {
                 digest: found.record.digest,
                 blobs: own.len(),
                 bytes: own.iter().map(|blob| blob.size).sum(),
             };
             let _ = steps.try_send(step);
-            blobs.extend(own.into_iter().filter(|blob| seen.insert(blob.digest)));
+            blobs.extend(own);
         }
         let mut downloads = JoinSet::new();
         for blob in blobs {
