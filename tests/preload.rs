@@ -87,7 +87,7 @@ fn a_start_waits_for_what_is_preloaded_while_pulls_are_answered() {
     assert!(answer.text().contains("images are being preloaded"), "{}", answer.text());
     pull(daemon, "library/app-3", &images[2]);
     // A reload is not taken for the end of the start.
-    ran(&daemon, &["reload"]);
+    ran(daemon, &["reload"]);
     let wanted = "STATUS=Preloading images: 2 of 3; downloading 1.0 MB of 2.1 MB";
     loop {
         let later = it.manager.next();

@@ -28,7 +28,7 @@ const ASKING: &str = "{prefix:30} {spinner} asking upstream";
 pub struct Progress {
     bars: MultiProgress,
     style: ProgressStyle,
-    images: HashMap<usize, Underway>,
+    images: HashMap<Image, Underway>,
     shown: usize,
 }
 
@@ -55,19 +55,19 @@ impl Progress {
         Some(Self { bars: MultiProgress::new(), style, images: HashMap::new(), shown: 0 })
     }
 
-    pub fn begun(&mut self, number: usize, image: &Image) {
+    pub fn begun(&mut self, image: &Image) {
         let bar = self.bars.add(ProgressBar::new(0));
         if let Ok(asking) = ProgressStyle::with_template(ASKING) {
             bar.set_style(asking);
         }
         bar.set_prefix(end_of(&image.to_string()));
         bar.enable_steady_tick(TICK);
-        self.images.insert(number, Underway { bar, bytes: 0, blobs: HashMap::new() });
+        self.images.insert(image.clone(), Underway { bar, bytes: 0, blobs: HashMap::new() });
     }
 
-    pub fn step(&mut self, number: usize, step: Step) {
-        let Some(image) = self.images.get_mut(&number) else { return };
-        match step {
+    pub fn step(&mut self, image: &Image, step: &Step) {
+        let Some(image) = self.images.get_mut(image) else { return };
+        match *step {
             Step::Manifest { bytes, .. } => {
                 if image.bytes == 0 {
                     image.bar.set_style(self.style.clone());
@@ -107,8 +107,8 @@ impl Progress {
         }
     }
 
-    pub fn ended(&mut self, number: usize) {
-        let Some(image) = self.images.remove(&number) else { return };
+    pub fn ended(&mut self, image: &Image) {
+        let Some(image) = self.images.remove(image) else { return };
         for bar in image.blobs.into_values().filter_map(|blob| blob.bar) {
             self.shown -= 1;
             bar.finish_and_clear();
@@ -125,8 +125,8 @@ impl Progress {
 
     /// Leaves nothing behind.
     pub fn clear(&mut self) {
-        let numbers: Vec<_> = self.images.keys().copied().collect();
-        numbers.into_iter().for_each(|number| self.ended(number));
+        let images: Vec<_> = self.images.keys().cloned().collect();
+        images.iter().for_each(|image| self.ended(image));
     }
 }
 
@@ -157,18 +157,19 @@ mod tests {
         let bars = MultiProgress::with_draw_target(target);
         let mut progress = Progress { bars, style, images: HashMap::new(), shown: 0 };
         let digest = |n: usize| Digest::of(crate::oci::Algorithm::Sha256, n.to_string().as_bytes());
-        for number in 0..2 {
-            progress.begun(number, &"a.b/c:1".parse().unwrap());
-            let step = Step::Manifest { digest: digest(99), blobs: 10, bytes: 1000 };
-            progress.step(number, step);
+        let images = ["a.b/c:1", "a.b/c:2"].map(|name| name.parse::<Image>().unwrap());
+        for image in &images {
+            progress.begun(image);
+            progress.step(image, &Step::Manifest { digest: digest(99), blobs: 10, bytes: 1000 });
             for n in 0..10 {
-                progress.step(number, Step::Blob { digest: digest(n), done: 50, size: 100 });
+                progress.step(image, &Step::Blob { digest: digest(n), done: 50, size: 100 });
             }
         }
         assert_eq!(progress.shown, BLOBS);
-        assert_eq!((progress.images[&0].bar.position(), progress.images[&0].bar.length()), (500, Some(1000)));
-        progress.step(0, Step::Blob { digest: digest(0), done: 100, size: 100 });
-        assert_eq!((progress.shown, progress.images[&0].bar.position()), (BLOBS - 1, 550));
+        let bar = progress.images[&images[0]].bar.clone();
+        assert_eq!((bar.position(), bar.length()), (500, Some(1000)));
+        progress.step(&images[0], &Step::Blob { digest: digest(0), done: 100, size: 100 });
+        assert_eq!((progress.shown, bar.position()), (BLOBS - 1, 550));
         progress.clear();
         assert_eq!((progress.shown, progress.images.len()), (0, 0));
     }

@@ -90,12 +90,17 @@ impl FromStr for Named {
 
 /// What the threads that pull tell the one that prints.
 enum Event {
-    Begun(usize),
-    Step(usize, Step),
-    Ended(usize, Result<Warmed, String>),
+    Of(Arc<Image>, What),
     /// All have ended.
     Done,
     Interrupted,
+}
+
+/// What has become of an image.
+enum What {
+    Begun,
+    Step(Step),
+    Ended(Result<Warmed, String>),
 }
 
 impl Pull {
@@ -107,7 +112,7 @@ impl Pull {
             platform => platform.clone().map(Platforms::Only),
         };
         let events = begin(&cache, &images, platforms).map_err(Error::Thread)?;
-        let done = self.show(&images, &events);
+        let done = self.show(images.len(), &events);
         cache.close();
         done
     }
@@ -131,39 +136,40 @@ impl Pull {
     }
 
     /// Prints until all have ended.
-    fn show(&self, images: &[Image], events: &Receiver<Event>) -> Result<(), Error> {
-        let mut progress = if self.quiet || self.json { None } else { Progress::on_terminal() };
-        let mut summary = Summary { of: images.len(), done: 0, fetched: 0, failed: Vec::new() };
+    fn show(&self, of: usize, events: &Receiver<Event>) -> Result<(), Error> {
+        let mut bars = if self.quiet || self.json { None } else { Progress::on_terminal() };
+        let mut summary = Summary { of, done: 0, fetched: 0, failed: Vec::new() };
         loop {
-            match events.recv() {
-                Ok(Event::Begun(number)) => {
-                    progress.iter_mut().for_each(|progress| progress.begun(number, &images[number]));
-                }
-                Ok(Event::Step(number, step)) => {
-                    progress.iter_mut().for_each(|progress| progress.step(number, step.clone()));
-                }
-                Ok(Event::Ended(number, end)) => {
-                    progress.iter_mut().for_each(|progress| progress.ended(number));
-                    if !self.quiet {
-                        let line = self.line(&images[number], &end);
-                        match &progress {
-                            Some(progress) => progress.above(|| print(&line))?,
-                            None => print(&line)?,
-                        }
-                    }
-                    summary.add(&images[number], end);
-                }
+            let (image, what) = match events.recv() {
+                Ok(Event::Of(image, what)) => (image, what),
                 Ok(Event::Done) | Err(_) => break,
                 Ok(Event::Interrupted) => {
-                    progress.iter_mut().for_each(Progress::clear);
+                    bars.iter_mut().for_each(Progress::clear);
                     return Err(Error::Interrupted(format!("interrupted: {summary}")));
                 }
+            };
+            if let Some(bars) = &mut bars {
+                match &what {
+                    What::Begun => bars.begun(&image),
+                    What::Step(step) => bars.step(&image, step),
+                    What::Ended(_) => bars.ended(&image),
+                }
+            }
+            if let What::Ended(end) = what {
+                if !self.quiet {
+                    let line = self.line(&image, &end);
+                    match &bars {
+                        Some(bars) => bars.above(|| print(&line))?,
+                        None => print(&line)?,
+                    }
+                }
+                summary.add(&image, end);
             }
         }
         if !summary.failed.is_empty() {
             return Err(Error::Failed(summary.to_string()));
         }
-        if !self.quiet && !self.json && images.len() != 1 {
+        if !self.quiet && !self.json && of != 1 {
             print(&format!("{summary}\n"))?;
         }
         Ok(())
@@ -237,16 +243,18 @@ fn begin(
         let (cache, images, platforms) = (cache.clone(), images.clone(), platforms.clone());
         let (next, left, sender) = (next.clone(), left.clone(), sender.clone());
         thread::Builder::new().name("image".to_owned()).spawn(move || {
-            // Who prints may have gone.
-            while let number = next.fetch_add(1, Ordering::Relaxed)
-                && let Some(image) = images.get(number)
-                && sender.send(Event::Begun(number)).is_ok()
-            {
-                let request = PullRequest { image: image.clone(), platforms: platforms.clone() };
+            while let Some(image) = images.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let image = Arc::new(image.clone());
+                let tell = |what: What| sender.send(Event::Of(image.clone(), what)).is_ok();
+                // Who prints may have gone.
+                if !tell(What::Begun) {
+                    break;
+                }
+                let request = PullRequest { image: Image::clone(&image), platforms: platforms.clone() };
                 let end = cache.pull(&request, |step| {
-                    let _ = sender.send(Event::Step(number, step));
+                    tell(What::Step(step));
                 });
-                let _ = sender.send(Event::Ended(number, end));
+                tell(What::Ended(end));
             }
             // The last one to end says so.
             if left.fetch_sub(1, Ordering::AcqRel) == 1 {
@@ -273,7 +281,7 @@ fn listen_for_signals(sender: SyncSender<Event>) -> io::Result<()> {
                 }
             };
             told().await;
-            let waiting = tokio::task::spawn_blocking(move || sender.send(Event::Interrupted));
+            let waiting = tokio::task::spawn_blocking(move || sender.send(Event::Interrupted).is_ok());
             told().await;
             drop(waiting);
             std::process::exit(130);
