@@ -8,8 +8,12 @@ use std::time::{Duration, Instant, SystemTime};
 use ociregistry::oci::{Algorithm, Digest, MediaType};
 use serde_json::json;
 
+use crate::content::{Content, Image};
+use crate::daemon::Daemon;
 use crate::full::spread;
-use crate::table::{Table, median};
+use crate::load::{self, Target};
+use crate::table::{Table, alternate, median};
+use crate::upstream;
 
 const IMAGES: usize = 100_000;
 
@@ -25,10 +29,17 @@ const VICTIMS: usize = 1_000;
 /// Bytes of a blob.
 const TINY: usize = 16;
 
+/// Pulls that are timed, by each of four clients, and the pause after each: as many as a node makes, not as many as
+/// it can.
+const PULLS: usize = 200;
+const PAUSE: Duration = Duration::from_millis(5);
+
 pub fn care(table: &mut Table) {
     // Made once, and used again: a million files take their time.
-    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench-care-2");
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench-care");
+    let cache = folder.join("cache");
     fill(&cache);
+    pulls_beside_it(&folder, table);
     let mut row = |name: &str, args: &[&str], seconds: f64, megabytes: f64| {
         let runs: Vec<_> = (0..3).map(|_| run(&cache, args)).collect();
         table.bound(&format!("{name}, s"), median(runs.iter().map(|run| run.0).collect()), seconds);
@@ -56,6 +67,41 @@ pub fn care(table: &mut Table) {
     table.bound("eviction of 1,000 images of 100,000, peak MB", peak / 1e6, 47.0);
     // For the next run.
     fill(&cache);
+}
+
+/// How long pulls of a cached image take while the daemon walks through all of it, and what that takes of its memory.
+fn pulls_beside_it(folder: &Path, table: &mut Table) {
+    let content = Content::make();
+    let daemon = Daemon::start(
+        folder,
+        upstream::start(&content),
+        "tag_ttl = \"forever\"\n[prune]\nenabled = false\n[check]\nevery = \"\"\n",
+    );
+    let work: Vec<Vec<Target>> = content.images.iter().take(100).map(Image::requests).collect();
+    load::run_all(daemon.address, &work, 1);
+    daemon.settle();
+    let p99 = || {
+        let mut times = load::times(daemon.address, &work, 4, PULLS, PAUSE);
+        times.sort_by(f64::total_cmp);
+        times[times.len() * 99 / 100] * 1e3
+    };
+    // What pulls take anyhow is there by then.
+    p99();
+    let before = daemon.memory("VmHWM");
+    let marking = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ociregistry"));
+        command.args(["--config-file", "/dev/null", "--image-path"]).arg(folder.join("cache"));
+        command.args(["prune", "--blobs", "--dry-run"]).stdout(Stdio::null());
+        let mut child = command.spawn().expect("start a prune");
+        let time = p99();
+        assert!(child.try_wait().expect("look at the prune").is_none(), "the prune ended before the pulls");
+        assert!(child.wait().expect("wait for the prune").success(), "the prune failed");
+        time
+    };
+    let (beside, alone) = alternate(marking, p99);
+    table.time("pull of a cached image while all is marked, p99 in ms", "alone", beside, alone, 2.0);
+    let more = (daemon.memory("VmHWM") - before) / 1e6;
+    table.bound("memory more while 100,000 images are marked, MB", more, 32.0);
 }
 
 /// Runs a command on the cache: seconds, and bytes of memory at the most.

@@ -67,6 +67,31 @@ pub fn run_all(address: SocketAddr, images: &[Vec<Target>], connections: usize) 
     });
 }
 
+/// Seconds that each of so many pulls took, by each of so many clients with a pause after each.
+pub fn times(
+    address: SocketAddr,
+    images: &[Vec<Target>],
+    clients: usize,
+    pulls: usize,
+    pause: Duration,
+) -> Vec<f64> {
+    let one = |first: usize| {
+        let mut client = Client::connect(address);
+        let mut times = Vec::with_capacity(pulls);
+        for image in images.iter().cycle().skip(first * images.len() / clients).take(pulls) {
+            let begun = Instant::now();
+            image.iter().for_each(|target| client.get(target));
+            times.push(begun.elapsed().as_secs_f64());
+            std::thread::sleep(pause);
+        }
+        times
+    };
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..clients).map(|client| scope.spawn(move || one(client))).collect();
+        clients.into_iter().flat_map(|client| client.join().expect("a client")).collect()
+    })
+}
+
 pub struct Client {
     stream: TcpStream,
     buffer: Vec<u8>,
