@@ -29,7 +29,7 @@ fn systemd_hears_of_readiness_once_requests_are_answered_and_of_the_end() {
     let mut process = Process::spawn(command, &daemon.dir.path().join("log"));
     let ready = manager.next();
     assert_eq!(ready[0], "READY=1");
-    assert_eq!(ready[1], "STATUS=the cache is being counted; nothing under way");
+    assert_eq!(ready[1], "STATUS=0 images, 0 B; nothing under way");
     get("/v2/").send(daemon.addr).is(200);
     assert!(process.terminate().success());
     let stopping = manager.next();

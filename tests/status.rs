@@ -225,8 +225,10 @@ fn the_cache_s_size_is_that_of_its_files() {
 #[test]
 fn what_is_not_counted_yet_is_not_nothing() {
     let registry = Upstream::start(Layout::of("library/app", "1", &Image::small(1)));
-    let daemon = Daemon::of(&registry);
+    let mut daemon = Daemon::of(&registry);
     daemon.get(&target("manifests", "1")).is(200);
+    assert_eq!(json(&daemon)["cache"]["images"], 1, "a new cache has nothing to count");
+    daemon.restart();
     let status = json(&daemon);
     assert_eq!(
         (&status["cache"], &status["last_prune"], &status["last_check"]),

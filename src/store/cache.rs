@@ -81,13 +81,14 @@ impl Store {
         Self::start(layout, opened)
     }
 
-    fn start(layout: Layout, open::Opened { lock, id }: open::Opened) -> Result<Self, OpenError> {
+    fn start(layout: Layout, open::Opened { lock, id, new }: open::Opened) -> Result<Self, OpenError> {
         let boot = Path::new("/proc/sys/kernel/random/boot_id");
         let boot = fs::read_to_string(boot).map_err(StoreError::on("read", boot))?;
         let number = Arc::new(AtomicU64::new(1));
         let pending = Arc::<Pending>::default();
         let disk = Arc::<Disk>::default();
-        let (guard, totals) = (Arc::<Guard>::default(), Arc::<Totals>::default());
+        let guard = Arc::<Guard>::default();
+        let totals = Arc::new(if new { Totals::of_nothing() } else { Totals::default() });
         let start = Publisher::start(
             layout.clone(),
             pending.clone(),

@@ -30,6 +30,8 @@ struct StoreJson {
 pub struct Opened {
     pub lock: Lock,
     pub id: String,
+    /// Made just now: it holds nothing.
+    pub new: bool,
 }
 
 /// Opens a folder, or makes it.
@@ -63,12 +65,13 @@ fn enter(layout: &Layout, id: Option<String>, patience: Duration) -> Result<Open
     for folder in Layout::FOLDERS {
         make_folder(&layout.root.join(folder))?;
     }
+    let new = !layout.store_json().is_file();
     let id = match id {
         Some(id) => id,
         None => write_store_json(layout)?,
     };
     sweep(layout, Left::ByAnybody)?;
-    Ok(Opened { lock, id })
+    Ok(Opened { lock, id, new })
 }
 
 fn make_folder(path: &Path) -> Result<(), StoreError> {

@@ -37,7 +37,9 @@ pub fn run(shared: &Shared) {
             return;
         }
         let due = now >= next;
-        if due || now >= patient_until && missing(shared, &prune).is_some_and(|bytes| bytes > 0) {
+        let count = shared.store.usage().is_none();
+        let lacks = || count || missing(shared, &prune).is_some_and(|bytes| bytes > 0);
+        if due || now >= patient_until && lacks() {
             match round(shared, &prune, due) {
                 Ok(true) => {}
                 Ok(false) => patient_until = Instant::now() + PATIENCE.min(prune.frequency),
@@ -74,7 +76,7 @@ fn missing(shared: &Shared, prune: &PruneSettings) -> Option<u64> {
     Some(under.max(over))
 }
 
-/// One round; `due` does what has its time, too. False when there is not as much room as there should be.
+/// One round; `due` does what has its time, too. The first counts what the cache holds. False when there is not as much room as there should be.
 fn round(shared: &Shared, prune: &PruneSettings, due: bool) -> Result<bool, CareError> {
     let begun = Instant::now();
     let store = &shared.store;
@@ -115,7 +117,9 @@ fn round(shared: &Shared, prune: &PruneSettings, due: bool) -> Result<bool, Care
     } else if done.bytes() > 0 || done.images > 0 {
         tracing::info!(took = ?begun.elapsed(), "{done}");
     }
-    shared.note_round(begun, done, enough);
+    if due || missing > 0 {
+        shared.note_round(begun, done, enough);
+    }
     Ok(enough)
 }
 

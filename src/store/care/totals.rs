@@ -88,6 +88,14 @@ struct Images {
 pub struct Totals(Mutex<State>);
 
 impl Totals {
+    /// Those of a new cache: there is nothing to walk over.
+    pub fn of_nothing() -> Self {
+        let totals = Self::default();
+        totals.end(Some(Counts::default()));
+        totals.end_images(Some(0));
+        totals
+    }
+
     fn change(&self, kind: Kind, files: i64, bytes: u64) {
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX) * files;
         let mut state = lock(&self.0);
