@@ -20,6 +20,7 @@ mod preload;
 mod reload;
 mod sockets;
 mod systemd;
+mod unchecked;
 mod watch;
 
 use std::io;
@@ -76,6 +77,7 @@ pub fn serve(
     let output = open_log(settings, &account)?;
     make_folder(&settings.image_path, &account)?;
     raise_open_files();
+    unchecked::give_memory_back();
     account.assume()?;
 
     let (log, _guard) = log::start(output, settings.log.level);

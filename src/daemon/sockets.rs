@@ -2,11 +2,11 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
 
 use super::ServeError;
 use super::account::Account;
+use super::unchecked;
 use crate::admin::SideDoor;
 use crate::config::{Listen, Settings};
 use crate::serve::{ListenError, Listener};
@@ -33,7 +33,8 @@ impl Sockets {
         let (mut admin, mut health) = (None, None);
         let handed = sd_notify::listen_fds_with_names().map_err(|source| inherited("LISTEN_FDS", &source))?;
         for (fd, name) in handed {
-            let listener = Listener::from_fd(own(fd)).map_err(|source| inherited(&name, &source))?;
+            let listener =
+                Listener::from_fd(unchecked::own(fd)).map_err(|source| inherited(&name, &source))?;
             match (name.as_str(), listener) {
                 ("admin", Listener::Unix(listener, _)) if admin.is_none() => admin = Some(listener),
                 ("admin", _) => {
@@ -69,14 +70,6 @@ impl Sockets {
             settings.admin.as_ref().map(|admin| side_door("admin.listen", admin.listen)).transpose()?;
         Ok(Self { pull, admin, network, health, inherited })
     }
-}
-
-/// A descriptor that systemd has opened for us and told us of.
-#[allow(unsafe_code)]
-fn own(fd: RawFd) -> OwnedFd {
-    // SAFETY: LISTEN_FDS and LISTEN_PID say that it was opened for this process, sd-notify has just found it open,
-    // and nothing else here knows of it: this is called once for each, before any thread or file is opened.
-    unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
 fn inherited(name: &str, source: &io::Error) -> ServeError {
