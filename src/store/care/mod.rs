@@ -19,6 +19,7 @@
 
 mod aside;
 mod check;
+mod evict;
 mod guard;
 mod keepers;
 mod list;
@@ -27,6 +28,7 @@ mod pace;
 mod pins;
 mod prune;
 mod reach;
+mod sweep;
 #[cfg(test)]
 mod tests;
 mod totals;
@@ -37,11 +39,12 @@ use std::path::{Path, PathBuf};
 use regex::{RegexSet, RegexSetBuilder};
 
 pub use check::{CheckReport, CheckRequest, Fault, Finding, RepairRequest};
+pub use evict::{Keep, Rules};
 pub(super) use guard::Guard;
 pub use list::{BlobsRequest, ListReport, ListRequest, ListedBlob, ListedImage, ListedType, NamedBlob};
 pub use pace::Pace;
 pub use pins::{PinAction, PinReport, PinRequest, Pins, PinsReport};
-pub use prune::{Keep, PruneReport, PruneRequest, RECENT, Rules};
+pub use prune::{PruneReport, PruneRequest, RECENT};
 pub(super) use totals::Totals;
 pub use totals::{Space, Tally, Usage};
 
