@@ -10,7 +10,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -239,13 +239,22 @@ fn a_prune_whose_client_hangs_up_stops_between_two_images_and_the_next_one_waits
     // It goes on until what it tells fills all that is between us.
     let mut command = tied(BINARY);
     command.arg("--config-file").arg(daemon.file()).args(["prune", "--pattern", "0{59}1$"]);
-    let mut next = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut said = BufReader::new(next.stderr.take().unwrap());
-    let mut note = String::new();
-    said.read_line(&mut note).unwrap();
-    assert_eq!(note, "another command prunes or repairs the cache: waiting for its end\n");
+    let note = |mut command: Command| {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut note = String::new();
+        BufReader::new(child.stderr.take().unwrap()).read_line(&mut note).unwrap();
+        (child, note)
+    };
+    let (next, said) = note(command);
+    assert_eq!(said, "another command prunes or repairs the cache: waiting for its end\n");
+    let mut command = tied(BINARY);
+    command.arg("--config-file").arg(daemon.file()).args(["pin", "docker.io/library/app:mine"]);
+    let (pinner, said) = note(command);
+    assert_eq!(said, "the cache is being pruned or counted: waiting for the end of that\n");
     drop(stream);
     let output = next.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", err(&output));
+    let output = pinner.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", err(&output));
     eventually("it is told", || daemon.log().contains("by uid 0: /prune came to no end, after "));
     let left = list(&tags).len();

@@ -47,6 +47,11 @@ pub trait Cache: Send + Sized + 'static {
     /// That of the daemon. Blocks.
     fn of(store: &Arc<Store>) -> Self;
 
+    /// Whether a change of it would wait for one under way.
+    fn is_busy(&self) -> bool {
+        false
+    }
+
     /// For a process that opened it for one command: lets others have it. Blocks.
     fn release(self) {}
 }
@@ -62,6 +67,10 @@ impl Cache for Folder {
 impl Cache for Arc<Store> {
     fn of(store: &Arc<Store>) -> Self {
         store.clone()
+    }
+
+    fn is_busy(&self) -> bool {
+        self.is_cared_for()
     }
 
     fn release(self) {

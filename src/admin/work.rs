@@ -172,9 +172,15 @@ impl<C: Command> Work<C> {
                 }
             }
         };
+        let on = C::On::of(store);
+        if on.is_busy() {
+            self.send(Line::Note(
+                "the cache is being pruned or counted: waiting for the end of that".to_owned(),
+            ));
+        }
         let result = match stop() {
             true => Err(CareError::Stopped),
-            false => command.run(&C::On::of(store), &Pace::until(&stop), &mut tell),
+            false => command.run(&on, &Pace::until(&stop), &mut tell),
         };
         if let Ok(done) = &result
             && let Some(entry) = command.entry(done)

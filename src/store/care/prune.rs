@@ -2,6 +2,7 @@
 //! beside it.
 
 use std::fmt;
+use std::sync::TryLockError;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -114,6 +115,11 @@ impl fmt::Display for PruneReport {
 }
 
 impl Store {
+    /// Whether it is being pruned or counted: another prune, and a pin, would wait for the end of that.
+    pub fn is_cared_for(&self) -> bool {
+        matches!(self.care.try_lock(), Err(TryLockError::WouldBlock))
+    }
+
     /// Removes images and what nothing leads to any more; `tell` hears of each image. Goes on beside pulls. Blocks
     /// for as long as it takes to read all manifests and list all blobs, and longer while another one runs.
     pub fn prune(
