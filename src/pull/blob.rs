@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::{Instant, timeout_at};
 
 use super::flight::{Seat, State};
-use super::manifest::in_time;
 use super::passage::Detour;
 use super::reader::{Reader, Source};
 use super::{ANSWER_WITHIN, FAR_AHEAD, Origin, Pull, PullError, Want, What};
@@ -51,10 +51,10 @@ enum Where {
 }
 
 /// Waits until a client can be given headers: the blob's size.
-async fn answerable(seat: &Seat) -> Result<u64, PullError> {
+async fn answerable(seat: &Seat, deadline: Instant) -> Result<u64, PullError> {
     let mut progress = seat.flight.progress();
     // Its sender lives in the flight, which we hold.
-    let _ = tokio::time::timeout(ANSWER_WITHIN, progress.wait_for(|progress| progress.can_answer())).await;
+    let _ = timeout_at(deadline, progress.wait_for(|progress| progress.can_answer())).await;
     let progress = progress.borrow();
     match (&progress.state, progress.size) {
         (State::Failed(error), _) => Err(error.clone()),
@@ -83,33 +83,60 @@ impl Pull {
             let (file, size) = self.store.blob_at_hand(digest)?;
             self.has_right_size(digest, size).then_some(Where::Stored(file, size))
         };
-        let found = match self.boarded(digest, want, offset).or_else(at_hand) {
+        let deadline = Instant::now() + ANSWER_WITHIN;
+        let mut found = match self.boarded(digest, want, offset).or_else(at_hand) {
             Some(found) => found,
-            None => {
-                let (pull, name, digest) = (self.clone(), name.clone(), *digest);
-                let find = async move { pull.find_blob(&name, &digest, want, offset).await };
-                in_time(async { self.runtime.spawn(find).await.unwrap_or(Err(PullError::Lost)) }).await?
-            }
+            None => self.find_by(deadline, name, digest, want, offset).await?,
         };
-        let (origin, size, place) = match found {
-            Where::Stored(file, size) => (Origin::Hit, size, Place::Stored(file)),
-            Where::Upstream(size) => (Origin::Miss, size, Place::Upstream),
-            Where::InFlight(seat) => match answerable(&seat).await {
-                Ok(size) => (Origin::Miss, size, Place::InFlight(seat)),
-                Err(PullError::Store(_)) => {
-                    drop(seat);
-                    let (pull, name, digest) = (self.clone(), name.clone(), *digest);
-                    let size = async move { pull.blob_size(&name, &digest).await };
-                    let size =
-                        in_time(async { self.runtime.spawn(size).await.unwrap_or(Err(PullError::Lost)) })
-                            .await?;
-                    (Origin::Miss, size, Place::Passing)
-                }
-                Err(error) => return Err(error),
-            },
+        let mut own = false;
+        let (origin, size, place) = loop {
+            match found {
+                Where::Stored(file, size) => break (Origin::Hit, size, Place::Stored(file)),
+                Where::Upstream(size) => break (Origin::Miss, size, Place::Upstream),
+                Where::InFlight(seat) => match answerable(&seat, deadline).await {
+                    Ok(size) => break (Origin::Miss, size, Place::InFlight(seat)),
+                    Err(PullError::Store(_)) => {
+                        drop(seat);
+                        let (pull, name, digest) = (self.clone(), name.clone(), *digest);
+                        let size = async move { pull.blob_size(&name, &digest).await };
+                        break (Origin::Miss, self.by(deadline, size).await?, Place::Passing);
+                    }
+                    // What another registry does not give, this one may.
+                    Err(_) if !own && seat.flight.is_from_elsewhere(name) => {
+                        own = true;
+                        drop(seat);
+                        found = self.find_by(deadline, name, digest, want, offset).await?;
+                    }
+                    Err(error) => return Err(error),
+                },
+            }
         };
         self.count(origin);
         Ok(Blob { digest: *digest, size, origin, name: name.clone(), place })
+    }
+
+    async fn find_by(
+        self: &Arc<Self>,
+        deadline: Instant,
+        name: &Name,
+        digest: &Digest,
+        want: Want,
+        offset: u64,
+    ) -> Result<Where, PullError> {
+        let (pull, name, digest) = (self.clone(), name.clone(), *digest);
+        self.by(deadline, async move { pull.find_blob(&name, &digest, want, offset).await }).await
+    }
+
+    /// Has something done that asks upstream, and gives up waiting for it in time.
+    async fn by<T: Send + 'static>(
+        &self,
+        deadline: Instant,
+        work: impl Future<Output = Result<T, PullError>> + Send + 'static,
+    ) -> Result<T, PullError> {
+        match timeout_at(deadline, self.runtime.spawn(work)).await {
+            Ok(done) => done.unwrap_or(Err(PullError::Lost)),
+            Err(_) => Err(PullError::TooLate),
+        }
     }
 
     /// A seat in the flight that the miss of a manifest has mostly started by now.

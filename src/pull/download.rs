@@ -109,13 +109,23 @@ impl Pull {
         }
         let upstream = self.upstream(&name.registry);
         let open = async |from, size| upstream.blob(&name.repository, &flight.digest, from, size).await;
-        let mut download = match open(partial.length(), partial.size()).await {
+        let download = match open(partial.length(), partial.size()).await {
             // What an earlier download left does not fit what upstream has. Nobody has read of it yet.
-            Err(UpstreamError::Invalid { .. }) if partial.length() > 0 => {
+            Err(UpstreamError::Invalid { .. }) if partial.length() > 0 || partial.size().is_some() => {
                 partial.restart()?;
-                open(0, None).await?
+                open(0, None).await
             }
-            download => download?,
+            download => download,
+        };
+        let mut download = match download {
+            Ok(download) => download,
+            Err(error) => {
+                // What upstream does not have leaves nothing behind.
+                if partial.length() == 0 {
+                    partial.discard();
+                }
+                return Err(error.into());
+            }
         };
         let from = partial.length();
         flight.opened(partial.file().clone(), from);

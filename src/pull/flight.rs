@@ -118,6 +118,11 @@ impl Flight {
         let _ = self.from.set(from);
     }
 
+    /// Whether its bytes come from another repository than that.
+    pub fn is_from_elsewhere(&self, name: &Name) -> bool {
+        self.from.get().is_some_and(|from| from != name)
+    }
+
     pub fn progress(&self) -> watch::Receiver<Progress> {
         self.progress.subscribe()
     }

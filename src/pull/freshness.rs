@@ -8,10 +8,16 @@ use super::{Cause, Found, Origin, Pull, PullError};
 use crate::config::Age;
 use crate::oci::{Descriptor, Image, Kind, Manifest, Name, Reference, Registry};
 use crate::store::Record;
-use crate::upstream::UpstreamError;
+use crate::upstream::{Head, UpstreamError};
 
-/// A check of a tag takes no longer; the one we hold is served then.
+/// Nobody waits longer for the check of a tag; the one we hold is served then.
 pub(super) const CHECK_WITHIN: Duration = Duration::from_secs(2);
+
+/// The check itself takes no longer. Where the one we hold may not be served, it is waited for.
+const HEAD_WITHIN: Duration = Duration::from_secs(10);
+
+/// An index that is nested more deeply has no image as far as we look.
+const NESTED: usize = 8;
 
 /// A registry that did not answer a check in time is not asked again for so long.
 pub(super) const SLOW_FOR: Duration = Duration::from_secs(10);
@@ -46,30 +52,67 @@ impl Pull {
 
     async fn check_once(self: &Arc<Self>, image: &Image, held: Found) -> Result<Found, PullError> {
         let registry = &image.name.registry;
-        if let Some(error) = self.was_slow(registry) {
+        if let Some(error) = self.was_slow(registry)
+            && self.may_serve_stale(image, &held)
+        {
             return self.stale(image, held, error).await;
         }
         let begun = Instant::now();
-        let upstream = self.upstream(registry);
-        let head = upstream.head(&image.name.repository, &image.reference, CHECK_WITHIN).await;
-        match head {
-            Ok(head) if head.digest == Some(held.record.digest) => {
-                self.slow.remove(registry);
-                let record = Arc::new(held.record.checked_now());
-                self.store.refresh(image, record.clone());
-                Ok(Found { record, origin: Origin::Hit, ..held })
+        let (upstream, asked) = (self.upstream(registry), image.clone());
+        let mut head = self
+            .runtime
+            .spawn(async move { upstream.head(&asked.name.repository, &asked.reference, HEAD_WITHIN).await });
+        let told = match tokio::time::timeout(CHECK_WITHIN, &mut head).await {
+            Ok(told) => told,
+            Err(_) if self.may_serve_stale(image, &held) => {
+                // What it says in the end holds for whoever asks next.
+                let (pull, asked, known) = (self.clone(), image.clone(), held.clone());
+                self.runtime.spawn(async move {
+                    if let Ok(Ok(head)) = head.await {
+                        pull.slow.remove(&asked.name.registry);
+                        let _ = pull.confirm(&asked, known, head).await;
+                    }
+                });
+                let error = self.is_slow(registry);
+                return self.stale(image, held, error).await;
             }
-            Ok(_) => match self.fetch(image).await {
-                Ok(found) => Ok(found),
-                Err(error) => self.stale(image, held, error).await,
+            Err(_) => head.await,
+        };
+        let error = match told {
+            Ok(Ok(head)) => match self.confirm(image, held.clone(), head).await {
+                Ok(found) => return Ok(found),
+                Err(error) => error,
             },
-            Err(error) => {
+            // Some answer no HEAD.
+            Ok(Err(UpstreamError::Invalid { .. })) => match self.fetch(image).await {
+                Ok(found) => return Ok(found),
+                Err(error) => error,
+            },
+            Ok(Err(error)) => {
                 if begun.elapsed() >= CHECK_WITHIN / 2 {
                     self.slow.insert(registry.clone(), Instant::now());
                 }
-                self.stale(image, held, error.into()).await
+                error.into()
             }
+            Err(_) => PullError::Lost,
+        };
+        self.stale(image, held, error).await
+    }
+
+    /// What becomes of a tag after upstream has told what it stands for.
+    async fn confirm(self: &Arc<Self>, image: &Image, held: Found, head: Head) -> Result<Found, PullError> {
+        if head.digest != Some(held.record.digest) {
+            return self.fetch(image).await;
         }
+        self.slow.remove(&image.name.registry);
+        let record = Arc::new(held.record.checked_now());
+        self.store.refresh(image, record.clone());
+        Ok(Found { record, origin: Origin::Hit, ..held })
+    }
+
+    /// Whether a tag may be served though upstream does not confirm it.
+    fn may_serve_stale(&self, image: &Image, held: &Found) -> bool {
+        self.may_be_stale(&image.name.registry, held.record.age()) && self.is_complete(&image.name, held)
     }
 
     /// What is said in place of asking a registry that did not answer in time a moment ago.
@@ -120,6 +163,10 @@ impl Pull {
     /// Whether an image could be pulled without upstream: a client that got a manifest from us gets the rest
     /// from us, or fails. Of an index, one of its images is enough.
     fn is_complete(&self, name: &Name, found: &Found) -> bool {
+        self.is_complete_within(name, found, NESTED)
+    }
+
+    fn is_complete_within(&self, name: &Name, found: &Found, depth: usize) -> bool {
         let Some(manifest) = Manifest::parse(Some(found.record.media_type.as_str()), &found.bytes) else {
             return true;
         };
@@ -129,9 +176,8 @@ impl Pull {
             Kind::Index => {
                 let is_whole = |child: &Descriptor| {
                     let image = Image { name: name.clone(), reference: Reference::Digest(child.digest) };
-                    self.held(&image)
-                        .and_then(|held| Manifest::parse(Some(held.record.media_type.as_str()), &held.bytes))
-                        .is_some_and(|manifest| self.has_blobs(&manifest))
+                    let held = depth.checked_sub(1).zip(self.held(&image));
+                    held.is_some_and(|(depth, held)| self.is_complete_within(name, &held, depth))
                 };
                 manifest.manifests.is_empty() || manifest.manifests.iter().any(is_whole)
             }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::failures::{log_failure, log_image};
 use super::{ANSWER_WITHIN, Origin, Pull, PullError, Want, What};
 use crate::hello;
-use crate::oci::{Image, Manifest, Reference};
+use crate::oci::{Image, Manifest, Name, Reference};
 use crate::store::Record;
 use crate::upstream::UpstreamError;
 
@@ -79,7 +79,7 @@ impl Pull {
                 let bytes = self.store.manifest(&record.digest)?;
                 // From disk: what it says of sizes may not be known since the start.
                 if let Some(manifest) = Manifest::parse(Some(record.media_type.as_str()), &bytes) {
-                    self.learn(&manifest);
+                    self.learn(&image.name, &manifest);
                 }
                 bytes
             }
@@ -122,11 +122,11 @@ impl Pull {
         let digest = fetched.digest;
         let by_digest = Image { name: image.name.clone(), reference: Reference::Digest(digest) };
         let asked = match image.reference {
-            // A child of an index that we hold goes with that index.
-            Reference::Digest(_) => self.named.get(&digest).is_none(),
+            // A child of an index of its repository goes with that index.
+            Reference::Digest(_) => self.children.get(&(image.name.clone(), digest)).is_none(),
             Reference::Tag(_) => self.store.reference(&by_digest).is_some_and(|known| known.asked),
         };
-        self.learn(&fetched.manifest);
+        self.learn(&image.name, &fetched.manifest);
         let record = Arc::new(Record::fetched_now(digest, media_type, size, asked));
         let mut names = vec![(by_digest, record.clone())];
         if let Reference::Tag(_) = image.reference {
@@ -137,8 +137,11 @@ impl Pull {
         Ok(Found { record, bytes: fetched.bytes, origin: Origin::Miss, age: None })
     }
 
-    /// Remembers what a manifest says of the sizes of what it names.
-    pub(super) fn learn(&self, manifest: &Manifest) {
+    /// Remembers what a manifest of a repository names, and of what size.
+    pub(super) fn learn(&self, name: &Name, manifest: &Manifest) {
+        for child in &manifest.manifests {
+            self.children.insert((name.clone(), child.digest), ());
+        }
         for named in manifest.manifests.iter().chain(&manifest.blobs) {
             self.named.insert(named.digest, named.size);
         }

@@ -117,6 +117,8 @@ pub struct Pull {
     not_found: Cache<What, Instant>,
     /// Sizes of what the manifests and indexes that we saw name.
     named: Cache<Digest, u64>,
+    /// Manifests that an index of their repository names.
+    children: Cache<(Name, Digest), ()>,
     /// Blobs whose last download had the wrong digest, and when.
     wrong: Cache<Digest, Instant>,
     /// Registries that did not answer a check in time, and when.
@@ -164,6 +166,7 @@ impl Pull {
             passages: Semaphore::new(PASSAGES),
             not_found: Cache::new(4096),
             named: Cache::new(16_384),
+            children: Cache::new(16_384),
             wrong: Cache::new(1024),
             slow: Cache::new(1024),
             unlisted: Cache::new(1024),

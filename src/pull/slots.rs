@@ -1,12 +1,20 @@
 //! Downloads at once from one upstream; those that a client waits for come first.
 //!
 //! A small blob takes a quarter of a place: it is on the wire for little more than a round trip, and a far upstream
-//! would otherwise be slower through us than without us.
+//! would otherwise be slower through us than without us. One that a client has waited for too long begins although
+//! there is no place: downloads that nobody waits for, or whose wire is slow, must not keep it from its answer.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
+
+/// A client that waits for a place has it after this time, mostly.
+const OVERDUE: Duration = Duration::from_secs(5);
+
+/// Of places that there are, so many more are for those.
+const SPARE: usize = 3;
 
 /// What a download takes of [`Slots`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,8 +29,11 @@ pub struct Slots {
 }
 
 struct Queues {
-    /// In quarters of a place.
-    free: usize,
+    /// In quarters of a place; less than none when some of `spare` are taken.
+    free: isize,
+    /// In quarters of a place: for those that are overdue.
+    spare: isize,
+    overdue: VecDeque<Waiting>,
     wanted: VecDeque<Waiting>,
     early: VecDeque<Waiting>,
 }
@@ -36,15 +47,23 @@ struct Waiting {
 pub struct Slot {
     slots: Arc<Slots>,
     /// In quarters of a place.
-    taken: usize,
+    taken: isize,
 }
 
 impl Slots {
     pub fn new(places: usize) -> Arc<Self> {
-        let free = places.max(1).saturating_mul(Weight::Large as usize);
-        Arc::new(Self {
-            queues: Mutex::new(Queues { free, wanted: VecDeque::new(), early: VecDeque::new() }),
-        })
+        let quarters = |places: usize| {
+            isize::try_from(places.saturating_mul(Weight::Large as usize)).unwrap_or(isize::MAX / 2)
+        };
+        let places = places.max(1);
+        let queues = Queues {
+            free: quarters(places),
+            spare: quarters(places.saturating_mul(SPARE)),
+            overdue: VecDeque::new(),
+            wanted: VecDeque::new(),
+            early: VecDeque::new(),
+        };
+        Arc::new(Self { queues: Mutex::new(queues) })
     }
 
     fn lock(&self) -> MutexGuard<'_, Queues> {
@@ -59,7 +78,11 @@ impl Slots {
                 _ = readers.wait_for(|readers| *readers > 0) => {}
             }
         }
-        self.queue(weight, |queues| &mut queues.wanted).await
+        let in_turn = self.queue(weight, |queues| &mut queues.wanted);
+        match tokio::time::timeout(OVERDUE, in_turn).await {
+            Ok(slot) => slot,
+            Err(_) => self.queue(weight, |queues| &mut queues.overdue).await,
+        }
     }
 
     async fn queue(
@@ -81,11 +104,15 @@ impl Slots {
         let mut queues = self.lock();
         loop {
             let queues = &mut *queues;
-            let queue = if queues.wanted.is_empty() { &mut queues.early } else { &mut queues.wanted };
-            let Some(waiting) = queue.pop_front_if(|waiting| waiting.weight as usize <= queues.free) else {
+            let (queue, free) = match (queues.overdue.is_empty(), queues.wanted.is_empty()) {
+                (false, _) => (&mut queues.overdue, queues.free.saturating_add(queues.spare)),
+                (true, false) => (&mut queues.wanted, queues.free),
+                (true, true) => (&mut queues.early, queues.free),
+            };
+            let Some(waiting) = queue.pop_front_if(|waiting| waiting.weight as isize <= free) else {
                 return;
             };
-            let taken = waiting.weight as usize;
+            let taken = waiting.weight as isize;
             match waiting.sender.send(Slot { slots: self.clone(), taken }) {
                 Ok(()) => queues.free -= taken,
                 // It never took its place, and must not give it back.
@@ -135,6 +162,27 @@ mod tests {
         assert_eq!(came.recv().await, Some("promoted"));
         assert_eq!(came.recv().await, Some("early"));
         tokio::time::sleep(Duration::from_millis(10)).await;
+        assert_eq!(slots.lock().free, 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_client_waits_for_begins_in_time() {
+        let slots = Slots::new(1);
+        let (_none, nobody) = watch::channel(0);
+        let (_one, somebody) = watch::channel(1);
+        let slow = slots.take(Weight::Large, nobody.clone()).await;
+        let begun = tokio::time::Instant::now();
+        let mut overdue = Vec::new();
+        for _ in 0..SPARE {
+            overdue.push(slots.take(Weight::Large, somebody.clone()).await);
+        }
+        assert_eq!(begun.elapsed().as_secs(), OVERDUE.as_secs() * SPARE as u64);
+        let one_more = slots.take(Weight::Small, somebody.clone());
+        assert!(tokio::time::timeout(OVERDUE * 4, one_more).await.is_err(), "it has its bounds");
+        let early = slots.take(Weight::Small, nobody);
+        drop(overdue);
+        assert!(tokio::time::timeout(OVERDUE, early).await.is_err(), "nobody waits for it");
+        drop(slow);
         assert_eq!(slots.lock().free, 4);
     }
 

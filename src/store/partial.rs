@@ -258,7 +258,8 @@ impl Partial {
         Ok(())
     }
 
-    fn discard(self) {
+    /// Gives it up. Blocks.
+    pub fn discard(self) {
         remove(&self.path);
         remove(&self.sidecar());
     }

@@ -69,8 +69,9 @@ const DEADLINE: Duration = Duration::from_secs(20);
 /// Between the attempts; so there are three.
 const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_millis(800)];
 
-/// No `Retry-After` makes us wait longer: a client waits with us.
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// A longer `Retry-After` is not waited for, nor asked before: a client waits with us, and upstream wants to be left
+/// alone.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// The attempts at one thing.
 pub(super) struct Attempts {
@@ -104,9 +105,8 @@ impl Attempts {
         let pause = PAUSES.get(self.failed).copied();
         self.failed += 1;
         let pause = match (failure.again, pause) {
-            (Again::After(asked), Some(ours)) => {
-                asked.map_or(jittered(ours), |asked| asked.min(LONGEST_PAUSE))
-            }
+            (Again::After(Some(asked)), Some(_)) if asked <= LONGEST_PAUSE => asked,
+            (Again::After(None), Some(ours)) => jittered(ours),
             (Again::Once, Some(ours)) if self.failed == 1 => jittered(ours),
             _ => return Err(failure.error),
         };
