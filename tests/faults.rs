@@ -5,7 +5,7 @@ mod support;
 use std::time::Duration;
 
 use support::client::{End, get};
-use support::daemon::Daemon;
+use support::daemon::{Daemon, entry};
 use support::layout::*;
 use support::process::eventually;
 use support::upstream::{Fault, Upstream};
@@ -257,4 +257,38 @@ fn a_redirect_to_another_host_is_followed() {
     assert!(daemon.get(&target).is(200).body == blob.bytes());
     assert!(cdn.sent(&blob.digest) <= SIZE + MIB);
     assert_eq!(upstream.sent(&blob.digest), 0);
+}
+
+#[test]
+fn what_one_registry_does_not_give_another_one_is_asked_for() {
+    let image = Image::of_size(5, SIZE);
+    let blob = &image.layers[0];
+    let serving = || Upstream::start(Layout::of("library/app", "1", &image));
+    let (limited, well) = (serving(), serving());
+    let entries = [entry("docker.io", &limited), entry("registry.k8s.io", &well)].concat();
+    let daemon = Daemon::configured(&format!("prefetch = \"none\"\n{entries}"));
+    let target = |registry: &str| format!("/v2/library/app/blobs/{}?ns={registry}", blob.digest);
+    // It is asked three times, which takes about a second.
+    limited.fault(&blob.digest, .., Fault::Status(500));
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| daemon.get(&target("docker.io")).status());
+        eventually("it is asked", || limited.count("GET", &blob.digest) > 0);
+        // This one joins that download.
+        assert!(daemon.get(&target("registry.k8s.io")).is(200).body == blob.bytes());
+        assert_eq!(first.join().unwrap(), 404);
+    });
+}
+
+#[test]
+fn what_upstream_does_not_have_leaves_nothing_behind() {
+    let (_, _, upstream, daemon) = serving();
+    for (n, fault) in [None, Some(403), Some(401)].into_iter().enumerate() {
+        if let Some(status) = fault {
+            upstream.fault("/blobs/", .., Fault::Status(status));
+        }
+        let unknown = format!("sha256:{n:064x}");
+        assert!(daemon.get(&format!("/v2/library/app/blobs/{unknown}?ns=docker.io")).status() >= 400);
+    }
+    let partials = || std::fs::read_dir(daemon.images().join("partial")).unwrap().count();
+    eventually("nothing is left", || partials() == 0);
 }

@@ -240,3 +240,31 @@ fn what_is_cached_is_there_after_a_restart() {
     assert_eq!(daemon.get(TAG).is(200).body, *image.manifest.bytes);
     assert!(upstream.seen().is_empty());
 }
+
+#[test]
+fn a_check_that_takes_long_holds_for_whoever_asks_next() {
+    let (image, upstream, daemon) = cached("tag_ttl = 0");
+    let moved = move_tag(&upstream);
+    upstream.fault("HEAD /v2/", 0..1, Fault::Delay(Duration::from_secs(3)));
+    let old = daemon.get(TAG).is(200);
+    assert!(old.body == *image.manifest.bytes && old.header("age").is_some());
+    eventually("it is learnt", || daemon.get(TAG).is(200).body == *moved.manifest.bytes);
+}
+
+#[test]
+fn a_check_that_takes_long_is_waited_for_where_nothing_stale_may_be_served() {
+    let (_, upstream, daemon) = cached("tag_ttl = 0\nstale_if_error = 0");
+    let moved = move_tag(&upstream);
+    upstream.fault("HEAD /v2/", .., Fault::Delay(Duration::from_secs(3)));
+    for _ in 0..2 {
+        assert_eq!(daemon.get(TAG).is(200).body, *moved.manifest.bytes);
+    }
+}
+
+#[test]
+fn a_tag_of_a_registry_that_answers_no_head_is_asked_for_by_get() {
+    let (_, upstream, daemon) = cached("tag_ttl = 0\nstale_if_error = 0");
+    let moved = move_tag(&upstream);
+    upstream.fault("HEAD /v2/", .., Fault::Status(405));
+    assert_eq!(daemon.get(TAG).is(200).body, *moved.manifest.bytes);
+}

@@ -150,3 +150,26 @@ fn what_a_client_waits_for_goes_before_what_is_prefetched() {
     let order: Vec<_> = upstream.seen().iter().filter_map(|seen| number(&seen.path)).collect();
     assert_eq!(order[1], waited + 1, "the config is 0: {order:?}");
 }
+
+#[test]
+fn what_another_repositorys_index_names_is_an_image_of_its_own_here() {
+    let image = Image::small(1);
+    let index = index(OCI_INDEX, &[(&image.manifest, "amd64")]);
+    let mut layout = Layout::of("library/b", "1", &image);
+    layout.add("library/a", "child", &image);
+    layout.add_manifest("library/a", "1", &index);
+    let upstream = Upstream::start(layout);
+    let daemon = Daemon::with("prefetch = \"none\"", &upstream);
+    let child = &image.manifest.digest;
+    daemon.get("/v2/library/a/manifests/1?ns=docker.io").is(200);
+    for repository in ["a", "b"] {
+        daemon.get(&format!("/v2/library/{repository}/manifests/{child}?ns=docker.io")).is(200);
+    }
+    let asked = |repository: &str| {
+        let path = format!("refs/docker.io/library/{repository}/_manifests/{}", image.manifest.hex());
+        eventually("it is kept", || daemon.images().join(&path).exists());
+        let json = std::fs::read(daemon.images().join(&path)).unwrap();
+        serde_json::from_slice::<serde_json::Value>(&json).unwrap()["asked"].clone()
+    };
+    assert_eq!((asked("a"), asked("b")), (false.into(), true.into()));
+}
