@@ -12,6 +12,7 @@ use super::flight::State;
 use super::{Cause, Found, Pull, PullError, Want};
 use crate::hello;
 use crate::oci::{Descriptor, Digest, Image, InvalidPlatform, Kind, Manifest, Name, Platform, Reference};
+use crate::upstream::UpstreamError;
 
 /// Images that those who want several warm at once. The downloads of each are bounded by `max_downloads`.
 pub const IMAGES_AT_ONCE: usize = 4;
@@ -174,15 +175,24 @@ impl Pull {
         if self.settings.load().air_gapped {
             return Err(PullError::AirGapped);
         }
-        let seat = self.flights.join(digest, Some(size), |flight| self.launch(flight, name.clone()));
+        let join = || self.flights.join(digest, Some(size), |flight| self.launch(flight, name.clone()));
+        let mut seat = join();
         let mut progress = seat.flight.progress();
         // One that has landed already is only on its way to its place.
         let was_here = matches!(progress.borrow().state, State::Done);
+        let mut own = false;
         loop {
             let now = progress.borrow_and_update().clone();
             let _ = steps.try_send(Step::Blob { digest, done: now.written, size: now.size.unwrap_or(size) });
             match now.state {
                 State::Done => return Ok((now.written, !was_here)),
+                // What another registry does not give, this one may.
+                State::Failed(_) if !own && seat.flight.is_from_elsewhere(name) => {
+                    own = true;
+                    seat = join();
+                    progress = seat.flight.progress();
+                    continue;
+                }
                 State::Failed(error) => return Err(error),
                 State::Starting | State::Running => {}
             }
@@ -206,7 +216,8 @@ impl Pull {
                     self.store.refresh(image, Arc::new(record.checked_now()));
                     return Ok(Refreshed { digest: record.digest, before: known });
                 }
-                Ok(_) => {}
+                // Some answer no HEAD.
+                Ok(_) | Err(PullError::Upstream(UpstreamError::Invalid { .. })) => {}
                 Err(error) => return Err(self.gone(image, error).await),
             }
         }
