@@ -179,7 +179,7 @@ fn after_a_crash_commands_act_on_the_folder() {
     ran(&daemon, &["unpin", "app:1"]);
     assert!(ran(&daemon, &["prune", "--pattern", "app"]).contains("1 images went"));
     // It has nothing to say of a process that is over.
-    assert_eq!(fs::read_to_string(daemon.images().join("lock")).unwrap(), "");
+    assert_eq!(fs::read_to_string(daemon.images().join("lock")).unwrap().trim(), "");
 }
 
 /// A cache with a name in it for each number, all of them for one manifest.

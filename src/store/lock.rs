@@ -90,7 +90,12 @@ impl Lock {
                 Ok(file) => {
                     let folder = FolderId::of(&file.metadata().map_err(StoreError::on("look at", &path))?);
                     let lock = Self { file, path, folder };
-                    lock.write(None)?;
+                    // The lock is what counts. A full disk does not take the word, and must not keep us from starting.
+                    if let Err(error) = lock.write(None) {
+                        tracing::warn!(%error, "commands will not find their way");
+                        // Rather nobody than whoever had it before.
+                        let _ = lock.file.set_len(0);
+                    }
                     return Ok(lock);
                 }
                 Err((back, Errno::EWOULDBLOCK)) if Instant::now() < deadline => {
@@ -119,8 +124,10 @@ impl Lock {
 
     /// Says that nobody writes any more.
     pub fn clear(&self) {
-        // What is left there would only be found out later.
-        let _ = self.file.set_len(0);
+        // An empty line keeps the block: the next start finds room for its word on a full disk, too. What is left
+        // there would only be found out later.
+        let line = self.file.write_all_at(b"\n", 0);
+        let _ = self.file.set_len(u64::from(line.is_ok()));
     }
 }
 
@@ -142,5 +149,16 @@ mod tests {
         assert_eq!(Holder::of(folder.path()).unwrap(), Some(holder));
         lock.clear();
         assert_eq!(Holder::of(folder.path()).unwrap(), None);
+        // The block is still there.
+        assert_eq!(std::fs::read(layout.lock()).unwrap(), b"\n");
+    }
+
+    #[test]
+    fn a_disk_that_does_not_take_the_word_gives_the_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::new(folder.path());
+        std::os::unix::fs::symlink("/dev/full", layout.lock()).unwrap();
+        let lock = Lock::take(&layout, Duration::ZERO).unwrap();
+        assert!(lock.write(None).is_err());
     }
 }
