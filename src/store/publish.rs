@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::hash::Hash;
 use std::io;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -105,6 +105,8 @@ pub struct Publisher {
     guard: Arc<Guard>,
     room: Arc<Semaphore>,
     queue: Mutex<Option<mpsc::UnboundedSender<Job>>>,
+    /// The thread has gone without being told to, and that was said.
+    dead: AtomicBool,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
@@ -125,6 +127,7 @@ impl Publisher {
             guard,
             room: Arc::new(Semaphore::new(BACKLOG)),
             queue: Mutex::new(Some(queue)),
+            dead: AtomicBool::new(false),
             thread: Mutex::new(Some(thread)),
         })
     }
@@ -154,7 +157,14 @@ impl Publisher {
                 self.pending.add(work);
                 self.tell_guard(work);
             }
-            let _ = queue.send((works, permit));
+            if let Err(unsent) = queue.send((works, permit)) {
+                // Nobody would ever take it out: rather lost than in memory for good.
+                let (works, _) = unsent.0;
+                works.iter().for_each(|work| self.pending.done(work));
+                if !self.dead.swap(true, Ordering::Relaxed) {
+                    tracing::error!("the thread that writes has died: nothing more is kept before a restart");
+                }
+            }
         }
     }
 

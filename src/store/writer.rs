@@ -222,18 +222,21 @@ impl Writer {
             return files.iter().map(|file| file.sync_all()).collect();
         }
         std::thread::scope(|scope| {
-            let parts: Vec<_> = files
-                .chunks(files.len().div_ceil(SYNC_THREADS))
-                .map(|part| scope.spawn(|| part.iter().map(|file| file.sync_all()).collect::<Vec<_>>()))
+            let sync = |part: &[&File]| part.iter().map(|file| file.sync_all()).collect::<Vec<_>>();
+            let shares = files.chunks(files.len().div_ceil(SYNC_THREADS));
+            let parts: Vec<_> = shares
+                .map(|part| (part, std::thread::Builder::new().spawn_scoped(scope, move || sync(part))))
                 .collect();
             let died = |part: &[&File]| {
                 part.iter().map(|_| Err(io::Error::other("the syncing thread died"))).collect()
             };
-            let shares = files.chunks(files.len().div_ceil(SYNC_THREADS));
             parts
                 .into_iter()
-                .zip(shares)
-                .flat_map(|(part, share)| part.join().unwrap_or_else(|_| died(share)))
+                .flat_map(|(part, thread)| match thread {
+                    Ok(thread) => thread.join().unwrap_or_else(|_| died(part)),
+                    // No thread can be had: then here.
+                    Err(_) => sync(part),
+                })
                 .collect()
         })
     }

@@ -15,8 +15,8 @@ use super::reach::{self, Reached};
 use super::walk::{Entry, Repository, Which, contents, repositories, stat};
 use super::{CareError, Folder, Pace, Usage, patterns};
 use crate::oci::{Digest, Kind as Document, Reference};
-use crate::store::Kind;
 use crate::store::publish::lock;
+use crate::store::{Kind, StoreError};
 
 /// Rows that may wait to be told.
 const ROWS: usize = 256;
@@ -197,8 +197,13 @@ impl Folder {
         let mut report = ListReport::default();
         let readers = thread::available_parallelism().map_or(1, usize::from).min(READERS);
         thread::scope(|scope| {
-            for rows in vec![rows; readers] {
-                scope.spawn(|| read(rows));
+            let threads = vec![rows; readers].into_iter();
+            let threads: Vec<_> =
+                threads.map(|rows| thread::Builder::new().spawn_scoped(scope, || read(rows))).collect();
+            // One is enough; without any, nobody would read.
+            let none = threads.iter().all(Result::is_err);
+            if let (true, Some(Err(error))) = (none, threads.into_iter().next()) {
+                return Err(StoreError::on("start a thread for", &self.layout.root)(error).into());
             }
             // Dropped with it: then the readers end, too.
             let listed = listed;
