@@ -189,7 +189,8 @@ fn sweep_partials(layout: &Layout, goes: impl Fn(&DirEntry) -> bool) -> Result<u
         match fs::remove_file(&path) {
             Ok(()) => bytes += length,
             Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(StoreError::on("remove", &path)(error)),
+            // A folder that somebody made there, say: no reason not to go on.
+            Err(error) => tracing::warn!("{}: it stays", StoreError::on("remove", &path)(error)),
         }
     }
     Ok(bytes)
