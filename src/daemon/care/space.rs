@@ -37,7 +37,7 @@ pub fn run(shared: &Shared) {
             return;
         }
         let due = now >= next;
-        let count = shared.store.usage().is_none();
+        let count = is_uncounted(shared);
         let lacks = || count || missing(shared, &prune).is_some_and(|bytes| bytes > 0);
         if due || now >= patient_until && lacks() {
             match round(shared, &prune, due) {
@@ -54,6 +54,11 @@ pub fn run(shared: &Shared) {
             }
         }
     }
+}
+
+/// A prune that goes by sizes counts files, but no images.
+fn is_uncounted(shared: &Shared) -> bool {
+    shared.store.usage().is_none() || shared.store.images().is_none()
 }
 
 /// Bytes that are to go so that there is as much room as is asked for. None when nothing is to go by itself.
@@ -83,7 +88,7 @@ fn round(shared: &Shared, prune: &PruneSettings, due: bool) -> Result<bool, Care
     if due {
         store.sweep_partials()?;
     }
-    if store.usage().is_none() {
+    if is_uncounted(shared) {
         let usage = shared.paced(|pace| store.count(&pace))?;
         tracing::debug!(blobs = usage.blobs.files, bytes = usage.bytes(), "counted what the cache holds");
     }
