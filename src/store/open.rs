@@ -65,7 +65,8 @@ fn enter(layout: &Layout, id: Option<String>, patience: Duration) -> Result<Open
     for folder in Layout::FOLDERS {
         make_folder(&layout.root.join(folder))?;
     }
-    let new = !layout.store_json().is_file();
+    // Names may have been there before store.json: those were left, and are not none.
+    let new = !layout.store_json().is_file() && is_empty(&layout.references());
     let id = match id {
         Some(id) => id,
         None => write_store_json(layout)?,
