@@ -21,7 +21,7 @@ use super::lock::{FolderId, Lock};
 use super::partial::{Partial, Verified, remove};
 use super::publish::{Pending, Publisher, lock};
 use super::touch::Touches;
-use super::trouble::{Disk, TRY_EVERY, Trouble};
+use super::trouble::{Disk, TRY_EVERY, Trouble, TroubleKind};
 use super::work::{Change, Work};
 use super::{OpenError, Record, SMALL, StoreError, open};
 use crate::oci::{Digest, Image, Name, Reference, Referrers, Subject, TagList};
@@ -245,13 +245,16 @@ impl Store {
         self.disk.trouble()
     }
 
-    /// A blob of `wanted` bytes, if that is known, could not be kept: what is there of it goes, since the space is
-    /// needed. Blocks.
+    /// A blob of `wanted` bytes, if that is known, could not be kept: what is there of it goes when the space is
+    /// needed, or when it is of no use. Otherwise a later download goes on from there. Blocks.
     pub fn give_up(&self, digest: &Digest, error: &StoreError, wanted: u64) {
         let path = self.layout.partial(digest);
         self.disk.failed(error, wanted, Some(&path));
-        remove(&path);
-        remove(&self.layout.sidecar(digest));
+        let useless = error.is_damage() || error.source.kind() == ErrorKind::PermissionDenied;
+        if useless || error.trouble() == Some(TroubleKind::Full) {
+            remove(&path);
+            remove(&self.layout.sidecar(digest));
+        }
     }
 
     /// Tries now and then whether a disk that took nothing does again, until dropped.
