@@ -141,7 +141,8 @@ impl Disk {
     /// Tries whether a file can be written in `folder` again. Blocks.
     pub fn probe(&self, folder: &Path) {
         let Some(known) = self.trouble() else { return };
-        let path = folder.join("probe");
+        // A name that the next start sweeps.
+        let path = folder.join("new-probe");
         // What is too large for this disk altogether does not make it a full one for long.
         let share =
             nix::sys::statvfs::statvfs(folder).map_or(ROOM, |disk| disk.blocks() * disk.fragment_size() / 20);
