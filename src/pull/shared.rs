@@ -72,6 +72,8 @@ where
         }
         let (progress, follow) = watch::channel(P::default());
         under_way.insert(key.clone(), follow.clone());
+        // A runtime that is going down drops the work at once, and with it the ending, which locks this again.
+        drop(under_way);
         let ending = Ending { under_way: self.under_way.clone(), key: key.clone() };
         runtime.spawn(work(Telling { ending, progress }));
         follow
@@ -133,6 +135,17 @@ mod tests {
         for task in tasks {
             assert_eq!(task.await.unwrap(), Some(1));
         }
+        assert!(shared.0.under_way.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_runtime_that_has_gone_holds_up_nobody() {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let handle = runtime.handle().clone();
+        runtime.shutdown_background();
+        let shared = Shared::<u8, u32>::default();
+        let here = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        assert_eq!(here.block_on(shared.run(&handle, &1, || async { 7 })), None);
         assert!(shared.0.under_way.lock().unwrap().is_empty());
     }
 
