@@ -40,8 +40,8 @@ pub struct Store {
     number: Arc<AtomicU64>,
     pub(super) manifests: Cache<Digest, Bytes, ByLength>,
     references: Cache<Image, Arc<Record>>,
-    /// References whose files were removed other than by the publisher.
-    dropped: AtomicU64,
+    /// References and lists that were forgotten or whose files were removed.
+    pub(super) dropped: AtomicU64,
     pub(super) tag_lists: InMemory<Name, TagList>,
     pub(super) referrers: InMemory<Subject, Referrers>,
     pub(super) pending: Arc<Pending>,
@@ -175,7 +175,7 @@ impl Store {
         record
     }
 
-    /// Forgets what memory knows of a reference whose file has just been removed. A read that saw the file before
+    /// Forgets what memory knows of a reference whose file has just been removed, or is about to be. A read that saw the file before
     /// notices, and keeps nothing.
     pub(super) fn drop_reference(&self, image: &Image) {
         self.dropped.fetch_add(1, Ordering::AcqRel);
@@ -330,6 +330,8 @@ impl Store {
     pub async fn forget(&self, image: &Image) {
         self.references.remove(image);
         self.publisher.publish(vec![Work::Reference(image.clone(), Change::Remove)]).await;
+        // Again: a reader may have put it back before that.
+        self.drop_reference(image);
     }
 
     /// Notes that a name was used just now.

@@ -6,6 +6,7 @@ use std::hash::Hash;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -129,7 +130,7 @@ impl Store {
     /// The tags of a repository as upstream last listed them.
     pub async fn tag_list(&self, name: &Name) -> Option<Arc<Kept<TagList>>> {
         let waiting = || lock(&self.pending.tag_lists).get(name).map(Change::put);
-        find(&self.tag_lists, name, waiting, self.layout.tag_list(name)).await
+        find(&self.tag_lists, name, waiting, self.layout.tag_list(name), &self.dropped).await
     }
 
     /// Keeps them. Reads find them when this returns.
@@ -141,6 +142,9 @@ impl Store {
     pub async fn forget_tag_list(&self, name: &Name) {
         self.tag_lists.remove(name);
         self.publisher.publish(vec![Work::TagList(name.clone(), Change::Remove)]).await;
+        // Again: a reader may have put it back before that.
+        self.dropped.fetch_add(1, Ordering::AcqRel);
+        self.tag_lists.remove(name);
     }
 
     /// The tags of a repository that we hold, sorted; as many as a list may have.
@@ -163,7 +167,7 @@ impl Store {
     /// What refers to a manifest as upstream last listed it.
     pub async fn referrers(&self, subject: &Subject) -> Option<Arc<Kept<Referrers>>> {
         let waiting = || lock(&self.pending.referrers).get(subject).map(Change::put);
-        find(&self.referrers, subject, waiting, self.layout.referrers(subject)).await
+        find(&self.referrers, subject, waiting, self.layout.referrers(subject), &self.dropped).await
     }
 
     /// Keeps it as [`publish_tag_list`](Self::publish_tag_list) does.
@@ -184,19 +188,26 @@ async fn find<K: Clone + Eq + Hash, T: List + Send + Sync + 'static>(
     key: &K,
     waiting: impl Fn() -> Option<Option<Arc<Kept<T>>>>,
     path: PathBuf,
+    dropped: &AtomicU64,
 ) -> Option<Arc<Kept<T>>> {
     if let Some(kept) = memory.get(key) {
         return Some(kept);
     }
+    let dropped_before = dropped.load(Ordering::Acquire);
     if let Some(known) = waiting() {
         return known;
     }
     let kept = Arc::new(blocking(move || Kept::read(&path)).await??);
     // Something newer may have come while the disk was asked; that must not be replaced.
-    match waiting() {
+    let kept = match waiting() {
         Some(newer) => newer,
         None => memory.get_or_insert_with(key, || Ok::<_, ()>(kept)).ok(),
+    };
+    if dropped.load(Ordering::Acquire) != dropped_before {
+        // Perhaps this one: it must not outlive its file.
+        memory.remove(key);
     }
+    kept
 }
 
 /// The names in a folder that can be tags. Blocks.
