@@ -173,8 +173,13 @@ pub fn sweep_for_room(layout: &Layout) -> u64 {
 }
 
 fn is_older(entry: &DirEntry, limit: Duration) -> bool {
-    let modified = entry.metadata().and_then(|data| data.modified()).ok();
-    modified.and_then(|time| time.elapsed().ok()).is_some_and(|age| age > limit)
+    let own = entry.metadata().and_then(|data| data.modified()).ok();
+    // A sidecar is of use as long as its download: what is written there is not written here.
+    let path = entry.path();
+    let download =
+        path.extension().is_some_and(|extension| extension == "json").then(|| path.with_extension(""));
+    let download = download.and_then(|path| fs::metadata(path).ok()?.modified().ok());
+    own.max(download).and_then(|time| time.elapsed().ok()).is_some_and(|age| age > limit)
 }
 
 fn sweep_partials(layout: &Layout, goes: impl Fn(&DirEntry) -> bool) -> Result<u64, StoreError> {

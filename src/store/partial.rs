@@ -39,6 +39,8 @@ pub struct Partial {
     file: Arc<File>,
     hasher: Hasher,
     length: u64,
+    /// Bytes that are on disk, whatever happens, as an earlier download said.
+    durable: u64,
     /// Of the whole blob, as an earlier download was told.
     size: Option<u64>,
     boot: Arc<str>,
@@ -100,7 +102,7 @@ impl Partial {
     ) -> Result<Self, StoreError> {
         let path = layout.partial(&digest);
         let known = known_prefix(&layout.sidecar(&digest), boot);
-        let (prefix, size) = known.unwrap_or((0, None));
+        let (prefix, durable, size) = known.unwrap_or((0, 0, None));
         let file = File::options()
             .read(true)
             .write(true)
@@ -115,6 +117,7 @@ impl Partial {
             file: Arc::new(file),
             hasher: Hasher::new(digest.algorithm()),
             length: 0,
+            durable,
             size,
             boot: boot.clone(),
             number: number.clone(),
@@ -147,8 +150,10 @@ impl Partial {
             busy: Arc::default(),
             number: self.number.clone(),
         };
-        if self.length == 0 {
-            syncing.write(0)?;
+        match syncing.write(self.durable.min(self.length)) {
+            // The one of the earlier download is there still.
+            Err(error) if self.length > 0 => tracing::debug!("{error}"),
+            written => written?,
         }
         self.synced = Some(syncing);
         Ok(())
@@ -254,7 +259,7 @@ impl Partial {
         remove(&self.sidecar());
         self.file.set_len(0).map_err(StoreError::on("cut", &self.path))?;
         self.hasher = Hasher::new(self.digest.algorithm());
-        (self.length, self.size) = (0, None);
+        (self.length, self.durable, self.size) = (0, 0, None);
         Ok(())
     }
 
@@ -318,8 +323,10 @@ impl Syncing {
     }
 }
 
-/// How much of a partial file may be believed, and the size of the whole; none when there is nothing to go by.
-fn known_prefix(sidecar: &Path, boot: &str) -> Option<(u64, Option<u64>)> {
+/// How much of a partial file may be believed, how much of that is on disk, and the size of the whole; none when there
+/// is nothing to go by.
+fn known_prefix(sidecar: &Path, boot: &str) -> Option<(u64, u64, Option<u64>)> {
     let sidecar: Sidecar = serde_json::from_slice(&fs::read(sidecar).ok()?).ok()?;
-    Some((if sidecar.boot == boot { u64::MAX } else { sidecar.prefix }, sidecar.size))
+    let believed = if sidecar.boot == boot { u64::MAX } else { sidecar.prefix };
+    Some((believed, sidecar.prefix, sidecar.size))
 }

@@ -99,8 +99,60 @@ fn after_another_boot_only_the_known_prefix_counts() {
     let store = Store::open(folder.path()).unwrap();
     let mut partial = store.begin(digest(&bytes)).unwrap();
     assert_eq!(partial.length(), 1 << 20);
+    // What is written from now on can be gone on from as long as this boot lasts.
+    partial.expect(&name(), Some(bytes.len() as u64)).unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&fs::read(&sidecar).unwrap()).unwrap();
+    assert_ne!(json["boot"], "another");
+    assert_eq!(json["prefix"], 1 << 20);
     partial.append(&bytes[1 << 20..]).unwrap();
     assert!(partial.finish().is_ok());
+}
+
+#[test]
+fn a_sweep_leaves_the_sidecar_of_a_download_and_goes_on_behind_a_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(Store::open(folder.path()).unwrap());
+    let partials = folder.path().join("partial");
+    let days_ago = |name: &str, days: u64| {
+        let time = std::time::SystemTime::now() - std::time::Duration::from_secs(days * 86_400);
+        fs::File::open(partials.join(name)).unwrap().set_modified(time).unwrap();
+    };
+    fs::create_dir(partials.join("somebody's")).unwrap();
+    for name in ["a", "a.json", "b", "b.json", "new-7"] {
+        fs::write(partials.join(name), b"").unwrap();
+    }
+    for name in ["somebody's", "a.json", "b", "b.json"] {
+        days_ago(name, 2);
+    }
+    drop(Store::open(folder.path()).unwrap());
+    let mut left: Vec<_> = fs::read_dir(&partials)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    left.sort();
+    assert_eq!(left, ["a", "a.json", "somebody's"]);
+}
+
+#[test]
+fn a_folder_that_has_names_already_is_not_new() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir_all(folder.path().join("refs/quay.io")).unwrap();
+    assert_eq!(Store::open(folder.path()).unwrap().images(), None);
+    let folder = tempfile::tempdir().unwrap();
+    assert_eq!(Store::open(folder.path()).unwrap().images(), Some(0));
+}
+
+#[test]
+fn what_a_download_left_goes_when_the_disk_is_full_or_has_lost_it() {
+    use nix::errno::Errno;
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let (digest, path) = (digest(b"x"), folder.path().join("partial").join(digest(b"x").hex()));
+    for (errno, stays) in [(Errno::EMFILE, true), (Errno::ENOSPC, false), (Errno::EIO, false)] {
+        fs::write(&path, b"").unwrap();
+        store.give_up(&digest, &StoreError::on("write", &path)(errno.into()), 1);
+        assert_eq!(path.exists(), stays, "{errno}");
+    }
 }
 
 #[test]
