@@ -71,6 +71,8 @@ struct State {
     change: Counts,
     /// What was published since then; the walk must not count it.
     new: Option<HashSet<u64>>,
+    /// Something has vanished since then, and nobody knows whether the walk had counted it.
+    lost: bool,
     images: Images,
 }
 
@@ -80,6 +82,7 @@ struct Images {
     known: Option<i64>,
     change: i64,
     new: Option<HashSet<u64>>,
+    lost: bool,
 }
 
 /// The running totals. Every change of a file under `blobs/` and `img/` is told here, by whoever holds
@@ -91,8 +94,8 @@ impl Totals {
     /// Those of a new cache: there is nothing to walk over.
     pub fn of_nothing() -> Self {
         let totals = Self::default();
-        totals.end(Some(Counts::default()));
-        totals.end_images(Some(0));
+        totals.end(Some(Counts::default()), true);
+        totals.end_images(Some(0), true);
         totals
     }
 
@@ -114,6 +117,7 @@ impl Totals {
     /// A file is gone.
     pub fn vanished(&self, kind: Kind, bytes: u64) {
         self.change(kind, -1, bytes);
+        lock(&self.0).lost = true;
     }
 
     /// Before a name becomes that of an image.
@@ -130,24 +134,28 @@ impl Totals {
     pub fn image_vanished(&self) {
         let images = &mut lock(&self.0).images;
         images.change -= 1;
+        images.lost = true;
         images.known = images.known.map(|known| known - 1);
     }
 
     fn begin_images(&self) {
         let images = &mut lock(&self.0).images;
-        (images.change, images.new) = (0, Some(HashSet::new()));
+        (images.change, images.new, images.lost) = (0, Some(HashSet::new()), false);
     }
 
     fn is_new_image(&self, key: u64) -> bool {
         lock(&self.0).images.new.as_ref().is_some_and(|new| new.contains(&key))
     }
 
-    fn end_images(&self, found: Option<i64>) {
+    /// As [`end`](Self::end).
+    fn end_images(&self, found: Option<i64>, at_any_rate: bool) -> bool {
         let images = &mut lock(&self.0).images;
         images.new = None;
-        if let Some(found) = found {
+        let counts = at_any_rate || !images.lost;
+        if let Some(found) = found.filter(|_| counts) {
             images.known = Some(found + images.change);
         }
+        counts
     }
 
     fn images(&self) -> Option<u64> {
@@ -156,24 +164,27 @@ impl Totals {
 
     fn begin(&self) {
         let mut state = lock(&self.0);
-        (state.change, state.new) = (Counts::default(), Some(HashSet::new()));
+        (state.change, state.new, state.lost) = (Counts::default(), Some(HashSet::new()), false);
     }
 
     fn is_new(&self, digest: &Digest) -> bool {
         lock(&self.0).new.as_ref().is_some_and(|new| new.contains(&digest.prefix()))
     }
 
-    /// The walk has counted `found`; none when it came to no end.
-    fn end(&self, found: Option<Counts>) {
+    /// The walk has counted `found`; none when it came to no end. False when that does not count, since something
+    /// vanished meanwhile.
+    fn end(&self, found: Option<Counts>, at_any_rate: bool) -> bool {
         let mut state = lock(&self.0);
         state.new = None;
-        if let Some(found) = found {
+        let counts = at_any_rate || !state.lost;
+        if let Some(found) = found.filter(|_| counts) {
             let sum = |kind: Kind| {
                 let [files, bytes] = state.change[kind as usize];
                 plus(found, kind, files, bytes)[kind as usize]
             };
             state.known = Some([sum(Kind::Blob), sum(Kind::Manifest)]);
         }
+        counts
     }
 
     fn usage(&self) -> Option<Usage> {
@@ -195,8 +206,8 @@ impl Store {
     /// Counts what the cache holds, while it is in use. Blocks for as long as a walk over all files takes.
     pub fn count(&self, pace: &Pace<'_>) -> Result<Usage, CareError> {
         let _one = lock(&self.care);
-        self.count_each(pace, &mut |_, _, _| {})?;
-        self.count_images(pace)?;
+        until_it_counts(|last| self.walk(pace, last, &mut |_, _, _| {}))?;
+        until_it_counts(|last| self.count_images(pace, last))?;
         Ok(self.usage().unwrap_or_default())
     }
 
@@ -206,7 +217,7 @@ impl Store {
         self.totals.images()
     }
 
-    fn count_images(&self, pace: &Pace<'_>) -> Result<(), CareError> {
+    fn count_images(&self, pace: &Pace<'_>, at_any_rate: bool) -> Result<bool, CareError> {
         {
             let _files = self.guard.files();
             self.totals.begin_images();
@@ -233,8 +244,8 @@ impl Store {
             Ok(found)
         };
         let result = walk();
-        self.totals.end_images(result.as_ref().ok().copied());
-        result.map(|_| ())
+        let counts = self.totals.end_images(result.as_ref().ok().copied(), at_any_rate);
+        result.map(|_| counts)
     }
 
     /// The same, telling of each file its kind, its digest and its size. What is published meanwhile is left out.
@@ -243,6 +254,16 @@ impl Store {
         pace: &Pace<'_>,
         tell: &mut dyn FnMut(Kind, &Digest, &Stat),
     ) -> Result<(), CareError> {
+        self.walk(pace, false, tell).map(|_| ())
+    }
+
+    /// False when the totals are as they were before, since something vanished meanwhile.
+    fn walk(
+        &self,
+        pace: &Pace<'_>,
+        at_any_rate: bool,
+        tell: &mut dyn FnMut(Kind, &Digest, &Stat),
+    ) -> Result<bool, CareError> {
         {
             // Between two batches of the publisher: what it is about to rename is new, what it has renamed is not.
             let _files = self.guard.files();
@@ -265,9 +286,19 @@ impl Store {
             Ok(())
         };
         let result = walk();
-        self.totals.end(result.is_ok().then_some(found));
-        result
+        let counts = self.totals.end(result.is_ok().then_some(found), at_any_rate);
+        result.map(|()| counts)
     }
+}
+
+/// Hardly anything vanishes beside a walk, and not for long: after the third the sum is near enough.
+fn until_it_counts(mut walk: impl FnMut(bool) -> Result<bool, CareError>) -> Result<(), CareError> {
+    for last in [false, false, true] {
+        if walk(last)? {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// What a file system has, in bytes.

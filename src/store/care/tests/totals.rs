@@ -70,6 +70,32 @@ fn what_is_published_during_the_walk_is_counted_once() {
 }
 
 #[test]
+fn what_vanishes_during_the_walk_is_not_taken_off_though_it_was_not_counted() {
+    let cache = Cache::new();
+    for number in 0..50u32 {
+        cache.blob(&number.to_le_bytes());
+    }
+    let manifest = cache.pulled("quay.io/a:1", &[b"1"], 100);
+    let store = cache.open();
+    let mut left = (0..2u32).map(u32::to_le_bytes);
+    let left = std::cell::RefCell::new(&mut left);
+    let names = cache.path("refs/quay.io/a/_tags");
+    // Before the first file is looked at, and before the first name.
+    let asked = std::cell::Cell::new(0);
+    let stop = || {
+        asked.set(asked.get() + 1);
+        if let Some(bytes) = left.borrow_mut().next() {
+            assert!(store.put_aside(crate::store::Kind::Blob, &digest(bytes), None, "for a test"));
+        }
+        false
+    };
+    assert_eq!(store.count(&Pace::until(&stop)).unwrap(), looked_at(&cache));
+    assert!(asked.get() > 100, "walked once");
+    assert_eq!(store.images(), Some(1));
+    assert!(names.join("1").exists() && cache.has_manifest(&manifest));
+}
+
+#[test]
 fn a_walk_that_is_stopped_changes_nothing() {
     let cache = Cache::new();
     cache.blob(b"1");
