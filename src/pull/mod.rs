@@ -68,6 +68,9 @@ const PASSAGES: usize = 16;
 /// Lists of tags that are fetched at once, and lists of referrers; each may be 16 MiB.
 const LISTINGS: usize = 16;
 
+/// The store has this time for what was downloaded when the daemon ends.
+const SETTLE_WITHIN: Duration = Duration::from_secs(10);
+
 /// Where an answer came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
@@ -219,9 +222,11 @@ impl Pull {
         PASSAGES - self.passages.available_permits().min(PASSAGES)
     }
 
-    /// Waits until the store has what was downloaded; what is under way goes on.
+    /// Waits until the store has what was downloaded; what is under way goes on, and may end meanwhile: that is not
+    /// waited for without end.
     pub async fn settle(&self) {
-        while self.flights.is_publishing() {
+        let begun = Instant::now();
+        while self.flights.is_publishing() && begun.elapsed() < SETTLE_WITHIN {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
