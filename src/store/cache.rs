@@ -1,6 +1,6 @@
 //! The store as the rest of the program sees it: memory first, then what waits to be written, then the disk.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,7 +15,7 @@ use quick_cache::sync::Cache;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 
 use super::care::{Guard, Rules, Totals};
-use super::layout::{Kind, Layout};
+use super::layout::{Kind, Layout, open_to_read};
 use super::list::{InMemory, in_memory};
 use super::lock::{FolderId, Lock};
 use super::partial::{Partial, Verified, remove};
@@ -201,7 +201,7 @@ impl Store {
     pub fn blob_at_hand(&self, digest: &Digest) -> Option<(Arc<File>, u64)> {
         self.pending.blob(digest).or_else(|| {
             let file = open_cached(&self.layout.blob(digest)).ok()?;
-            let size = file.metadata().ok()?.len();
+            let size = file.metadata().ok().filter(Metadata::is_file)?.len();
             self.guard.found(digest);
             Some((Arc::new(file), size))
         })
@@ -213,10 +213,12 @@ impl Store {
             return Ok(Some(blob));
         }
         let path = self.layout.blob(digest);
-        match File::open(&path).and_then(|file| Ok((file.metadata()?.len(), file))) {
-            Ok((size, file)) => {
+        match open_to_read(&path).and_then(|file| Ok((file.metadata()?, file))) {
+            // None of ours.
+            Ok((data, _)) if !data.is_file() => Ok(None),
+            Ok((data, file)) => {
                 self.guard.found(digest);
-                Ok(Some((Arc::new(file), size)))
+                Ok(Some((Arc::new(file), data.len())))
             }
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(StoreError::on("open", &path)(error)),
@@ -352,7 +354,7 @@ impl Store {
     fn read_manifest(&self, want: &Digest) -> Option<Bytes> {
         let path = self.layout.manifest(want);
         let read = || {
-            let mut file = File::open(&path)?;
+            let mut file = open_to_read(&path)?;
             let mut bytes = Vec::new();
             file.read_to_end(&mut bytes)?;
             Ok::<_, io::Error>((file, bytes))
@@ -391,7 +393,7 @@ pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
 }
 
 fn open_cached(path: &Path) -> io::Result<File> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
     Ok(File::from(openat2(CWD, path, flags, Mode::empty(), ResolveFlags::CACHED)?))
 }
 

@@ -1,5 +1,8 @@
 //! Where each thing stands in the folder.
 
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::oci::{Digest, Image, Name, Reference, Subject};
@@ -14,6 +17,11 @@ pub enum Kind {
 
 impl Kind {
     pub const BOTH: [Self; 2] = [Self::Blob, Self::Manifest];
+}
+
+/// Opens what stands there to be read. A pipe that somebody made there does not make us wait for a writer.
+pub fn open_to_read(path: &Path) -> io::Result<File> {
+    File::options().read(true).custom_flags(nix::fcntl::OFlag::O_NONBLOCK.bits()).open(path)
 }
 
 #[derive(Clone, Debug)]

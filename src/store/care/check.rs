@@ -20,6 +20,7 @@ use super::totals::Usage;
 use super::walk::{Entry, Repository, Unreadable, Which, contents, repositories, seconds, stat};
 use super::{CareError, Folder};
 use crate::oci::{Algorithm, Digest, Hasher, Reference};
+use crate::store::layout::open_to_read;
 use crate::store::{Kind, Store, StoreError};
 
 /// Bytes read at a time.
@@ -244,8 +245,12 @@ impl<'a> Check<'a> {
 
     /// Hashes one file; its length, or none when it is not there, or not any more.
     fn content(&mut self, kind: Kind, digest: &Digest, path: &Path) -> Result<Option<u64>, CareError> {
-        let file = match File::open(path) {
-            Ok(file) => file,
+        let file = match open_to_read(path).and_then(|file| Ok((file.metadata()?.is_file(), file))) {
+            Ok((true, file)) => file,
+            Ok((false, _)) => {
+                self.found(Fault::Foreign, path, "it is no file".to_owned(), false);
+                return Ok(None);
+            }
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => {
                 self.found(Fault::Unreadable, path, error.to_string(), false);

@@ -48,8 +48,15 @@ pub fn read(layout: &Layout, digest: &Digest) -> Result<Option<Bytes>, StoreErro
     let path = layout.manifest(digest);
     match walk::read(&path) {
         Ok((bytes, _)) => Ok(Some(bytes.into())),
-        // A file that was cut short is not what it was, and names nothing.
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::UnexpectedEof) => Ok(None),
+        // A file that was cut short is not what it was, and names nothing; nor does a folder.
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::NotFound | ErrorKind::UnexpectedEof | ErrorKind::IsADirectory
+            ) =>
+        {
+            Ok(None)
+        }
         Err(error) => match StoreError::on("read", &path)(error) {
             error if error.is_damage() => Ok(None),
             error => Err(error),

@@ -2,13 +2,13 @@
 //!
 //! All of them read beside a process that writes: what is gone when it is looked at was never there.
 
-use std::fs::{self, File, ReadDir};
+use std::fs::{self, ReadDir};
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::oci::{Digest, Image, MAX_MANIFEST, Name, Reference};
-use crate::store::layout::Layout;
+use crate::store::layout::{Layout, open_to_read};
 use crate::store::{Record, StoreError};
 
 /// A repository that holds something, as a folder under `refs/`.
@@ -50,9 +50,10 @@ pub struct Stat {
     pub changed: u32,
 }
 
-/// None when it has gone.
+/// None when it has gone, or is a folder: that is none of ours.
 pub fn stat(path: &Path) -> Result<Option<Stat>, StoreError> {
     match fs::symlink_metadata(path) {
+        Ok(data) if data.is_dir() => Ok(None),
         Ok(data) => {
             let (written, changed) = (seconds(data.mtime()), seconds(data.ctime()));
             Ok(Some(Stat { length: data.len(), written, changed: written.max(changed) }))
@@ -236,7 +237,7 @@ fn entry(image: Image, path: &Path) -> Result<Option<Entry>, Unreadable> {
 /// A small file and its mtime. Files that are read by the hundred thousand are read in one call: none of them ever
 /// grows.
 pub fn read(path: &Path) -> io::Result<(Vec<u8>, u32)> {
-    let mut file = File::open(path)?;
+    let mut file = open_to_read(path)?;
     let data = file.metadata()?;
     let mut bytes = vec![0; usize::try_from(data.len()).unwrap_or_default().min(MAX_MANIFEST)];
     file.read_exact(&mut bytes)?;
