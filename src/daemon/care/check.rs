@@ -23,19 +23,25 @@ pub fn run(shared: &Shared) {
         tracing::debug!("the check runs like everything else, not in idle time: {error:?}");
     }
     let (mut since, mut pause) = (SystemTime::now(), AFTER_START);
+    // A full disk does not keep what it finds.
+    let mut finished = None;
     while !shared.is_over() {
         let Some(every) = shared.settings.load().1.every else {
             thread::park();
             continue;
         };
-        let due = (last(shared) + every).max(since + pause.min(every));
+        let due = (last(shared, finished) + every).max(since + pause.min(every));
         if let Ok(early) = due.duration_since(SystemTime::now())
             && !early.is_zero()
         {
             thread::park_timeout(early);
             continue;
         }
-        match shared.paced(|pace| shared.store.check_and_repair(&pace.at_rate(RATE), &mut |_| {})) {
+        let result = shared.paced(|pace| shared.store.check_and_repair(&pace.at_rate(RATE), &mut |_| {}));
+        if result.is_ok() {
+            finished = Some(SystemTime::now());
+        }
+        match result {
             Ok(report) if report.wrong == 0 => tracing::info!("{report}"),
             Ok(report) => tracing::error!("{report}"),
             Err(CareError::Stopped) => return,
@@ -47,10 +53,13 @@ pub fn run(shared: &Shared) {
     }
 }
 
-/// When a check last came to its end; for a cache that never had one, when it was made.
-fn last(shared: &Shared) -> SystemTime {
+/// When a check last came to its end, ours or another; for a cache that never had one, when it was made. What is still
+/// to come was noted by a clock that was wrong: it counts as none.
+fn last(shared: &Shared, ours: Option<SystemTime>) -> SystemTime {
+    let latest = SystemTime::now() + Duration::from_secs(60);
     let folder = shared.store.folder();
     let finished = folder.last_check().map(|report| report.finished.as_second());
     let finished = finished.map(|second| SystemTime::UNIX_EPOCH + Duration::from_secs(second.unsigned_abs()));
-    finished.or_else(|| folder.made()).unwrap_or(SystemTime::UNIX_EPOCH)
+    let past = |time: Option<SystemTime>| time.filter(|time| *time <= latest);
+    past(finished).max(past(ours)).or(past(folder.made())).unwrap_or(SystemTime::UNIX_EPOCH)
 }

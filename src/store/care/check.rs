@@ -130,14 +130,16 @@ impl Folder {
 }
 
 impl Store {
-    /// The same, putting aside what is wrong. The result is kept for [`Folder::last_check`].
+    /// The same, putting aside what is wrong. The result is kept for [`Folder::last_check`], if the disk takes it.
     pub fn check_and_repair(
         &self,
         pace: &Pace<'_>,
         tell: &mut dyn FnMut(&Finding),
     ) -> Result<CheckReport, CareError> {
         let report = Check::new(&self.folder(), Some(self), pace, tell).run()?;
-        self.write_json(&self.layout.check(), &report)?;
+        if let Err(error) = self.write_json(&self.layout.check(), &report) {
+            tracing::error!("{error}: the result of the check is not kept");
+        }
         Ok(report)
     }
 }
