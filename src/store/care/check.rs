@@ -204,7 +204,7 @@ impl<'a> Check<'a> {
             keys: &self.keys,
             pins: &self.folder.pins()?,
             judge: &|_| Standing::Stays,
-            spare_since: u32::MAX,
+            recent: u32::MAX..=u32::MAX,
             pace: self.pace,
         };
         match marking.run() {

@@ -4,14 +4,17 @@
 //! there because an index of their repository names them, and go with it.
 
 use std::collections::{HashMap, HashSet};
+use std::io::ErrorKind;
+use std::ops::RangeInclusive;
 
 use super::guard::Keys;
 use super::keepers::{Keepers, NOBODY, Standing};
 use super::pace::Pace;
 use super::reach::{self, Reached};
-use super::walk::{Repository, Unreadable, Which, repositories, seconds};
+use super::walk::{Entry, Repository, Unreadable, Which, repositories, seconds};
 use super::{CareError, Pins};
 use crate::oci::{Digest, Image, Reference};
+use crate::store::StoreError;
 use crate::store::layout::Layout;
 
 /// An image, as far as it matters for whether it stays. Times are in seconds since 1970.
@@ -47,8 +50,8 @@ pub struct Marking<'a> {
     pub keys: &'a Keys,
     pub pins: &'a Pins,
     pub judge: &'a dyn Fn(&Candidate<'_>) -> Standing,
-    /// What was used since then stays without a root, in seconds since 1970.
-    pub spare_since: u32,
+    /// What was used in this time stays without a root, in seconds since 1970. A use after its end is none.
+    pub recent: RangeInclusive<u32>,
     pub pace: &'a Pace<'a>,
 }
 
@@ -63,6 +66,13 @@ impl Marking<'_> {
         Ok(Mark { keepers: mark.keepers.done(), ..mark })
     }
 
+    /// The last use. One that is still to come was noted by a clock that was wrong, and must not keep an image for
+    /// ever: then it is as old as its bytes, or as can be.
+    fn used(&self, entry: &Entry) -> u32 {
+        let times = [entry.used, seconds(entry.record.fetched.as_second())];
+        times.into_iter().find(|time| time <= self.recent.end()).unwrap_or(0)
+    }
+
     fn mark_repository(&self, repository: &Repository, mark: &mut Mark) -> Result<(), CareError> {
         let mut held = HashMap::new();
         for entry in repository.entries(Which::Manifests)? {
@@ -70,13 +80,13 @@ impl Marking<'_> {
             let Some(entry) = readable(entry)? else { continue };
             let fetched = seconds(entry.record.fetched.as_second());
             let root = entry.record.asked || self.pins.has(&entry.image);
-            held.insert(entry.record.digest, Held { root, fetched, used: entry.used });
+            held.insert(entry.record.digest, Held { root, fetched, used: self.used(&entry) });
         }
         let mut tree = Tree { marking: self, held: &held, reached: HashSet::new(), mark };
         for entry in repository.entries(Which::Tags)? {
             let Some(entry) = readable(entry)? else { continue };
             let fetched = seconds(entry.record.fetched.as_second());
-            let candidate = Candidate { image: &entry.image, fetched, used: entry.used };
+            let candidate = Candidate { image: &entry.image, fetched, used: self.used(&entry) };
             tree.follow(entry.record.digest, candidate, self.judge)?;
         }
         let by_digest =
@@ -87,7 +97,7 @@ impl Marking<'_> {
             tree.follow(*digest, candidate, self.judge)?;
             tree.mark.by_digest.push(self.keys.name(&image.name, &image.reference));
         }
-        for (digest, entry) in held.iter().filter(|(_, entry)| entry.used >= self.spare_since) {
+        for (digest, entry) in held.iter().filter(|(_, entry)| self.recent.contains(&entry.used)) {
             if !tree.reached.contains(digest) {
                 let image = by_digest(digest);
                 let candidate = Candidate { image: &image, fetched: entry.fetched, used: entry.used };
@@ -140,13 +150,22 @@ impl Tree<'_> {
     }
 }
 
-/// A reference that is none, or that the disk has lost, is a miss to a pull: it keeps nothing. Any other failure may
-/// be over soon, and must not cost an image its blobs.
+/// A reference that is none, or that the disk has lost or does not let us read, is a miss to a pull: it keeps nothing.
+/// Any other failure may be over soon, and must not cost an image its blobs.
 pub fn readable<T>(entry: Result<T, Unreadable>) -> Result<Option<T>, CareError> {
     match entry {
         Ok(entry) => Ok(Some(entry)),
         Err(Unreadable::Malformed { .. }) => Ok(None),
         Err(Unreadable::Io(error)) if error.is_damage() => Ok(None),
+        Err(Unreadable::Io(error)) if is_shut(&error) => {
+            tracing::warn!("{error}: it keeps nothing");
+            Ok(None)
+        }
         Err(Unreadable::Io(error)) => Err(error.into()),
     }
+}
+
+/// A folder in a reference's place, or one that is somebody else's.
+fn is_shut(error: &StoreError) -> bool {
+    matches!(error.source.kind(), ErrorKind::IsADirectory | ErrorKind::PermissionDenied)
 }

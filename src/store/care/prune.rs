@@ -2,6 +2,7 @@
 //! beside it.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::sync::TryLockError;
 use std::time::Duration;
 
@@ -22,6 +23,9 @@ use crate::store::{Kind, Store};
 
 /// What was used so lately stays as long as there is any space.
 pub const RECENT: Duration = Duration::from_secs(60 * 60);
+
+/// A time that is so much later than now, in seconds, was noted by a clock that was wrong: it counts as none.
+const AHEAD: u32 = 60;
 
 /// Which images go: those that fit all that is given. Content that no image leads to goes with them, always.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -148,18 +152,18 @@ impl Store {
         self.touches.flush(&self.layout);
 
         let now = Timestamp::now();
-        let recent = seconds(now.as_second()).saturating_sub(RECENT.as_secs() as u32);
-        let spare_since = if request.spare_recent { recent } else { u32::MAX };
+        let now = seconds(now.as_second());
+        let since = if request.spare_recent { now.saturating_sub(RECENT.as_secs() as u32) } else { u32::MAX };
+        let recent = since..=now.saturating_add(AHEAD);
         let kept = std::cell::Cell::new(0);
         let judge = |candidate: &Candidate<'_>| {
-            if !fits(request, &wanted, candidate) || candidate.used >= spare_since {
+            if !fits(request, &wanted, candidate) || recent.contains(&candidate.used) {
                 Standing::Stays
             } else if pins.has(candidate.image) || self.keeps(&candidate.image.name) {
                 kept.set(kept.get() + 1);
                 Standing::Stays
             } else {
-                // A clock that was wrong must not make an image the last to go for ever.
-                Standing::UnusedSince(candidate.used.min(seconds(now.as_second())))
+                Standing::UnusedSince(candidate.used.min(now))
             }
         };
         let marking = Marking {
@@ -167,17 +171,17 @@ impl Store {
             keys: &self.guard.keys,
             pins: &pins,
             judge: &judge,
-            spare_since,
+            recent: recent.clone(),
             pace,
         };
         let mark = marking.run()?;
-        let last = self.choose(request, &mark.keepers, spare_since, pace)?;
+        let last = self.choose(request, &mark.keepers, &recent, pace)?;
         let sweep = Sweep {
             store: self,
             watch,
             mark,
             last,
-            spare_since,
+            recent: recent.clone(),
             pace,
             dry_run: request.dry_run,
             report: PruneReport { dry_run: request.dry_run, kept: kept.get(), ..PruneReport::default() },
@@ -190,7 +194,7 @@ impl Store {
         &self,
         request: &PruneRequest,
         keepers: &Keepers,
-        spare_since: u32,
+        recent: &RangeInclusive<u32>,
         pace: &Pace<'_>,
     ) -> Result<Option<Rank>, CareError> {
         if !request.chooses_images() {
@@ -205,7 +209,7 @@ impl Store {
             self.count_each(pace, &mut |_, digest, stat| {
                 total += stat.length;
                 let keeper = match keepers.of(self.guard.keys.content(digest)) {
-                    None if stat.changed >= spare_since => return,
+                    None if recent.contains(&stat.changed) => return,
                     keeper => keeper.unwrap_or(NOBODY),
                 };
                 if let Some(weight) = weights.get_mut(keeper) {

@@ -1,6 +1,7 @@
 //! The sweep: removes what the mark left over, beside pulls.
 
 use std::collections::HashSet;
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::{fs, io};
 
@@ -37,7 +38,8 @@ pub struct Sweep<'a> {
     pub watch: Watch<'a>,
     pub mark: Mark,
     pub last: Option<Rank>,
-    pub spare_since: u32,
+    /// In seconds since 1970.
+    pub recent: RangeInclusive<u32>,
     pub pace: &'a Pace<'a>,
     pub dry_run: bool,
     pub report: PruneReport,
@@ -139,7 +141,7 @@ impl Sweep<'_> {
     /// Whether a list went.
     fn list(&self, key: u64, path: &Path) -> Result<bool, CareError> {
         match stat(path)? {
-            Some(stat) if stat.changed < self.spare_since && !self.dry_run => {
+            Some(stat) if !self.recent.contains(&stat.changed) && !self.dry_run => {
                 Ok(self.remove(key, path)? == Removal::Removed)
             }
             _ => Ok(false),
@@ -158,7 +160,7 @@ impl Sweep<'_> {
             }
             let Some(stat) = stat(&path)? else { continue };
             // A blob may come before the manifest that leads to it.
-            if keeper.is_none() && stat.changed >= self.spare_since {
+            if keeper.is_none() && self.recent.contains(&stat.changed) {
                 continue;
             }
             match self.remove(key, &path)? {
