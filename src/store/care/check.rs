@@ -21,7 +21,7 @@ use super::walk::{Entry, Repository, Unreadable, Which, contents, repositories, 
 use super::{CareError, Folder};
 use crate::oci::{Algorithm, Digest, Hasher, Reference};
 use crate::store::layout::open_to_read;
-use crate::store::{Kind, Store, StoreError};
+use crate::store::{Kind, Record, Store, StoreError};
 
 /// Bytes read at a time.
 const CHUNK: usize = 1 << 20;
@@ -292,14 +292,16 @@ impl<'a> Check<'a> {
                     continue;
                 }
             };
-            self.reference(&entry)?;
+            self.reference(repository, which, &entry)?;
         }
         Ok(())
     }
 
-    fn reference(&mut self, entry: &Entry) -> Result<(), CareError> {
+    fn reference(&mut self, repository: &Repository, which: Which, entry: &Entry) -> Result<(), CareError> {
         let (digest, size) = (entry.record.digest, entry.record.size);
         if self.wrong.contains(&digest) {
+            // It goes along with what was put aside.
+            self.remove_wrong(repository, which, entry);
             return Ok(());
         }
         let path = self.folder.layout.reference(&entry.image);
@@ -319,16 +321,28 @@ impl<'a> Check<'a> {
                 return Ok(());
             }
         };
-        let is_wrong = |_: &Path| !fs::metadata(&manifest).is_ok_and(|data| data.len() == size);
-        let removed = self.remove_reference(&path, is_wrong);
+        let removed = self.remove_wrong(repository, which, entry);
+        self.found(fault, &path, detail, removed);
+        Ok(())
+    }
+
+    /// Removes a reference that does not fit its manifest, unless either has been replaced since it was read.
+    fn remove_wrong(&self, repository: &Repository, which: Which, entry: &Entry) -> bool {
+        let Record { digest, size, .. } = entry.record;
+        let manifest = self.folder.layout.manifest(&digest);
+        let is_wrong = |path: &Path| {
+            let now = repository.entry(which, path).ok().flatten().map(|now| now.record);
+            now.is_some_and(|now| (now.digest, now.size) == (digest, size))
+                && !fs::metadata(&manifest).is_ok_and(|data| data.len() == size)
+        };
+        let removed = self.remove_reference(&self.folder.layout.reference(&entry.image), is_wrong);
         if removed && let Some(store) = self.store {
             store.drop_reference(&entry.image);
             if entry.record.asked || matches!(entry.image.reference, Reference::Tag(_)) {
                 self.uncount();
             }
         }
-        self.found(fault, &path, detail, removed);
-        Ok(())
+        removed
     }
 
     fn uncount(&self) {

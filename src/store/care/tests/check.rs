@@ -74,8 +74,8 @@ fn a_repair_puts_aside_what_is_wrong_and_the_store_forgets_it() {
     assert_eq!(fs::read(cache.path(format!("partial/{}.bad", digest(b"other").hex()))).unwrap(), b"othes");
     assert!(store.manifest(&digest(&other)).is_some());
     assert_eq!(cache.folder().last_check(), Some(report));
-    // The name leads nowhere now, which is a miss; it is not found twice.
-    assert_eq!(repair(&store).wrong, 2);
+    // The names that led to it have gone along.
+    assert!(store.reference(&image("quay.io/a:1")).is_none());
     assert_eq!(repair(&store).wrong, 0);
 }
 
@@ -103,6 +103,57 @@ fn references_are_held_against_their_content() {
     assert!(!dangling.exists() && !malformed.exists() && !wrong.exists());
     assert_eq!(repair(&store).wrong, 0);
     assert!(store.reference(&image("quay.io/a:1")).is_some());
+}
+
+#[test]
+fn a_pipe_and_a_folder_among_the_contents_are_nobody_s_and_hold_nobody_up() {
+    let cache = Cache::new();
+    let manifest = cache.pulled("quay.io/a:1", &[b"1"], 9000);
+    let at = |folder: &str, bytes: &[u8]| cache.path(folder).join(digest(bytes).hex());
+    let mode = nix::sys::stat::Mode::from_bits_truncate(0o640);
+    nix::unistd::mkfifo(&at("blobs", b"pipe"), mode).unwrap();
+    fs::create_dir(at("blobs", b"folder")).unwrap();
+    let store = cache.open();
+    let report = repair(&store);
+    assert_eq!((report.wrong, report.findings.len()), (0, 2));
+    assert!(report.findings.iter().all(|finding| finding.fault == Fault::Foreign));
+    assert!(at("blobs", b"folder").exists());
+    assert!(store.blob(&digest(b"pipe")).unwrap().is_none());
+    assert!(store.blob(&digest(b"folder")).unwrap().is_none());
+    prune(&store, &only_garbage());
+    assert!(at("blobs", b"folder").exists() && cache.has_manifest(&manifest));
+}
+
+#[test]
+fn a_folder_in_a_reference_s_place_ends_neither_list_nor_prune() {
+    let cache = Cache::new();
+    cache.pulled("quay.io/a:1", &[b"1"], 9000);
+    fs::create_dir(cache.path("refs/quay.io/a/_tags/2")).unwrap();
+    cache.blob(b"orphan");
+    let mut listed = 0;
+    let mut tell = |_| {
+        listed += 1;
+        std::ops::ControlFlow::Continue(())
+    };
+    cache.folder().list(&ListRequest::default(), &Pace::free(), &mut tell).unwrap();
+    assert_eq!(listed, 1);
+    prune(&cache.open(), &only_garbage());
+    assert!(cache.has_blob(b"1") && !cache.has_blob(b"orphan"));
+}
+
+#[test]
+fn a_use_that_is_still_to_come_keeps_no_image() {
+    let cache = Cache::new();
+    cache.pulled("quay.io/a:1", &[b"1"], 9000);
+    let ahead = SystemTime::now() + Duration::from_secs(86_400);
+    let tag = cache.path("refs/quay.io/a/_tags/1");
+    let text = fs::read_to_string(&tag).unwrap();
+    let mut record: serde_json::Value = serde_json::from_str(&text).unwrap();
+    record["fetched"] = "2020-01-01T00:00:00Z".into();
+    fs::write(&tag, record.to_string()).unwrap();
+    File::open(&tag).unwrap().set_modified(ahead).unwrap();
+    let request = PruneRequest { free: Some(1), spare_recent: true, ..PruneRequest::default() };
+    assert_eq!(prune(&cache.open(), &request).images, 1);
 }
 
 #[test]
