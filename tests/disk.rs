@@ -5,6 +5,7 @@
 mod support;
 
 use std::fs::File;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -308,6 +309,26 @@ fn nothing_goes_for_what_fits_on_no_disk_nor_where_pruning_is_off() {
         assert!(scene.daemon.get(&scene.target).is(200).body == scene.layer().bytes());
         eventually("it is tried", || scene.count("bytes would have to come back from the full disk") == 1);
         assert!(images.iter().all(|image| scene.has(image)));
+    }
+}
+
+#[test]
+fn a_full_disk_keeps_no_daemon_from_starting() {
+    let mut scene = on(EXT4, "loop", MIB);
+    for emptied in [false, true] {
+        assert!(scene.daemon.terminate().success());
+        let lock = scene.daemon.images().join("lock");
+        if emptied {
+            File::options().write(true).open(&lock).unwrap().set_len(0).unwrap();
+        }
+        let mut filler =
+            File::options().append(true).create(true).open(scene.disk.at.join("filler")).unwrap();
+        while filler.write_all(&[1; 512]).is_ok() {}
+        scene.daemon.start();
+        scene.daemon.get(scene.manifest).is(200);
+        let holder = std::fs::read_to_string(&lock).unwrap();
+        // Its block was kept; where there is none, nobody is named.
+        assert!(holder.starts_with(&scene.daemon.pid().to_string()) != emptied, "{holder}");
     }
 }
 
