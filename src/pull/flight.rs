@@ -292,9 +292,14 @@ impl Flights {
         underway
     }
 
-    /// Whether one has ended whose blob the store is still taking.
-    pub fn is_publishing(&self) -> bool {
-        self.lock().values().any(|flight| flight.progress.borrow().has_ended())
+    /// Those that have ended and whose blobs the store is still taking.
+    pub fn publishing(&self) -> Vec<Arc<Flight>> {
+        self.lock().values().filter(|flight| flight.progress.borrow().has_ended()).cloned().collect()
+    }
+
+    /// Whether that one can still be joined.
+    pub fn has(&self, flight: &Arc<Flight>) -> bool {
+        self.lock().get(&flight.digest).is_some_and(|known| Arc::ptr_eq(known, flight))
     }
 
     pub fn remove(&self, flight: &Arc<Flight>) {

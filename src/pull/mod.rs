@@ -222,12 +222,13 @@ impl Pull {
         PASSAGES - self.passages.available_permits().min(PASSAGES)
     }
 
-    /// Waits until the store has what was downloaded; what is under way goes on, and may end meanwhile: that is not
-    /// waited for without end.
+    /// Waits until the store has what was downloaded before; what is under way goes on.
     pub async fn settle(&self) {
         let begun = Instant::now();
-        while self.flights.is_publishing() && begun.elapsed() < SETTLE_WITHIN {
-            tokio::time::sleep(Duration::from_millis(5)).await;
+        for flight in self.flights.publishing() {
+            while self.flights.has(&flight) && begun.elapsed() < SETTLE_WITHIN {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
         }
     }
 

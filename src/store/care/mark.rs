@@ -11,7 +11,7 @@ use super::guard::Keys;
 use super::keepers::{Keepers, NOBODY, Standing};
 use super::pace::Pace;
 use super::reach::{self, Reached};
-use super::walk::{Entry, Repository, Unreadable, Which, repositories, seconds};
+use super::walk::{Repository, Unreadable, Which, repositories, seconds};
 use super::{CareError, Pins};
 use crate::oci::{Digest, Image, Reference};
 use crate::store::StoreError;
@@ -50,7 +50,7 @@ pub struct Marking<'a> {
     pub keys: &'a Keys,
     pub pins: &'a Pins,
     pub judge: &'a dyn Fn(&Candidate<'_>) -> Standing,
-    /// What was used in this time stays without a root, in seconds since 1970. A use after its end is none.
+    /// What was used in this time stays without a root, in seconds since 1970.
     pub recent: RangeInclusive<u32>,
     pub pace: &'a Pace<'a>,
 }
@@ -66,13 +66,6 @@ impl Marking<'_> {
         Ok(Mark { keepers: mark.keepers.done(), ..mark })
     }
 
-    /// The last use. One that is still to come was noted by a clock that was wrong, and must not keep an image for
-    /// ever: then it is as old as its bytes, or as can be.
-    fn used(&self, entry: &Entry) -> u32 {
-        let times = [entry.used, seconds(entry.record.fetched.as_second())];
-        times.into_iter().find(|time| time <= self.recent.end()).unwrap_or(0)
-    }
-
     fn mark_repository(&self, repository: &Repository, mark: &mut Mark) -> Result<(), CareError> {
         let mut held = HashMap::new();
         for entry in repository.entries(Which::Manifests)? {
@@ -80,13 +73,13 @@ impl Marking<'_> {
             let Some(entry) = readable(entry)? else { continue };
             let fetched = seconds(entry.record.fetched.as_second());
             let root = entry.record.asked || self.pins.has(&entry.image);
-            held.insert(entry.record.digest, Held { root, fetched, used: self.used(&entry) });
+            held.insert(entry.record.digest, Held { root, fetched, used: entry.used });
         }
         let mut tree = Tree { marking: self, held: &held, reached: HashSet::new(), mark };
         for entry in repository.entries(Which::Tags)? {
             let Some(entry) = readable(entry)? else { continue };
             let fetched = seconds(entry.record.fetched.as_second());
-            let candidate = Candidate { image: &entry.image, fetched, used: self.used(&entry) };
+            let candidate = Candidate { image: &entry.image, fetched, used: entry.used };
             tree.follow(entry.record.digest, candidate, self.judge)?;
         }
         let by_digest =

@@ -24,7 +24,7 @@ use crate::store::{Kind, Store};
 /// What was used so lately stays as long as there is any space.
 pub const RECENT: Duration = Duration::from_secs(60 * 60);
 
-/// A time that is so much later than now, in seconds, was noted by a clock that was wrong: it counts as none.
+/// What was used later than so many seconds from now was not used lately: a clock was wrong, then or now.
 const AHEAD: u32 = 60;
 
 /// Which images go: those that fit all that is given. Content that no image leads to goes with them, always.
@@ -163,6 +163,7 @@ impl Store {
                 kept.set(kept.get() + 1);
                 Standing::Stays
             } else {
+                // One of a time to come goes last, but it goes: a clock was wrong, then or now.
                 Standing::UnusedSince(candidate.used.min(now))
             }
         };
