@@ -424,10 +424,22 @@ fn what_is_asked_wrongly_is_answered_with_what_is_wanted() {
     for (arguments, path, status, kind, said) in [
         (&["--data", "{"][..], "/prune", 400, "request", "the request for /prune is not right: EOF"),
         (&["--data", "{\"blob\": true}"], "/prune", 400, "request", "unknown field `blob`, expected one of"),
-        (&["--data", "{}"], "/prune", 400, "request", "say which images are to go"),
+        (&["--data", "{}"], "/prune", 400, "request", "say which images are meant"),
+        (&["--data", "[[\"x\"]]"], "/prune", 400, "request", "want a JSON object"),
+        (
+            &["--data", "{\"patterns\": [\"\"]}"],
+            "/prune",
+            400,
+            "request",
+            "an empty pattern is found in every",
+        ),
+        (&["--data", "{\"patterns\": [\"zz\", \"\"]}"], "/images", 400, "request", "an empty pattern is"),
         (&["--data", "{\"patterns\": [\"(\"]}"], "/images", 400, "request", "no regular expression"),
         (&["--data", "{\"action\": \"pin\", \"images\": [\"A/B\"]}"], "/pins", 400, "request", "A"),
         (&["--data", "{}"], "/pins", 400, "request", "missing field `action`"),
+        (&["--data", "{\"action\": \"pin\", \"images\": []}"], "/pins", 400, "request", "say which images"),
+        (&["--data", "{\"x\": 1}"], "/reload", 400, "request", "unknown field `x`"),
+        (&["-X", "GET"], "/reload", 405, "command", "want POST"),
         (&["-X", "GET"], "/prune", 405, "command", "want POST"),
         (&["-X", "POST"], "/status", 405, "command", "want GET"),
         (&[], "/nothing", 404, "command", "no such command: GET /nothing"),
@@ -444,6 +456,14 @@ fn what_is_asked_wrongly_is_answered_with_what_is_wanted() {
     let (status, body) =
         ask(&daemon, &["-H", "Expect:", "--data-binary", &large, "http://ociregistry/prune"]);
     assert_eq!(status, 400, "{body}");
+    assert!(body.contains("the request is larger than 1048576 bytes"), "{body}");
+    for command in [&["list"][..], &["list", "--blobs"], &["prune"]] {
+        for pattern in ["", ",", "zz,"] {
+            let output = daemon.run(&[command, &["--pattern", pattern]].concat());
+            assert_eq!(output.status.code(), Some(2), "{command:?} {pattern:?}");
+            assert!(err(&output).contains("an empty pattern is found in every name"), "{}", err(&output));
+        }
+    }
 }
 
 #[test]

@@ -214,6 +214,7 @@ fn the_commands_of_the_go_program_have_its_names_and_the_columns_of_list() {
     let (status, body) = networked.ask("/cmd/prune?type=accessed", &["-X", "DELETE"]);
     assert_eq!((status, &*body), (400, "dur is missing, want a duration such as 30d, 12h or 10m\n"));
     assert_eq!(networked.ask("/cmd/manifest/list?pattern=(", &[]).0, 400);
+    assert_eq!(networked.ask(&format!("{prune},"), &["-X", "DELETE"]).0, 400);
     assert_eq!(networked.ask("/cmd/prune", &[]).0, 405);
     assert_eq!(networked.ask("/cmd/else", &[]).0, 404);
     let none = networked.json("/cmd/prune?type=created&dur=1d&dryRun=false", &["-X", "DELETE"]);

@@ -101,7 +101,7 @@ impl From<&CareError> for Cause {
                 Self::Denied
             }
             CareError::Store(_) => Self::Disk,
-            CareError::Pattern { .. } | CareError::NothingChosen => Self::Request,
+            CareError::Pattern { .. } | CareError::EmptyPattern | CareError::NothingChosen => Self::Request,
             CareError::Malformed { .. } => Self::Cache,
             CareError::Stopped => Self::Ending,
         }

@@ -60,7 +60,10 @@ pub enum CareError {
     Pattern { pattern: String, reason: String },
     #[error("{} cannot be understood: {reason}. Mend it, or move it away", path.display())]
     Malformed { path: PathBuf, reason: String },
-    #[error("say which images are to go")]
+    /// As a comma too many leaves it.
+    #[error("an empty pattern is found in every name: leave it out, or say . for all")]
+    EmptyPattern,
+    #[error("say which images are meant")]
     NothingChosen,
     #[error("stopped before the end")]
     Stopped,
@@ -102,6 +105,9 @@ impl Store {
 
 /// Whether a text is a regular expression that requests take.
 pub fn check_pattern(pattern: &str) -> Result<(), CareError> {
+    if pattern.is_empty() {
+        return Err(CareError::EmptyPattern);
+    }
     regex::Regex::new(pattern).map(|_| ()).map_err(|error| {
         // Its last line says what is wrong; those before it draw where.
         let text = error.to_string();
