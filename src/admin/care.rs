@@ -82,6 +82,9 @@ impl Command for PinRequest {
         pace: &Pace<'_>,
         tell: &mut Tell<'_, PinReport>,
     ) -> Result<PinsReport, CareError> {
+        if self.images.is_empty() {
+            return Err(CareError::NothingChosen);
+        }
         let mut all = PinsReport::default();
         for image in &self.images {
             pace.step(0)?;

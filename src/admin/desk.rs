@@ -7,16 +7,22 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
+use serde::Deserialize;
 use tokio::sync::{mpsc, oneshot};
 
 use super::answer::{Body, Cause, Complaint, json, not_by_this_method};
 use super::client::CACHE;
 use super::command::Command;
 use super::pull::{PullRequest, RefreshRequest, pull, refresh};
-use super::work::{Asker, Worker};
+use super::work::{Asker, Worker, read};
 use super::{Reloaded, Status};
 use crate::pull::Pull;
 use crate::store::care::{BlobsRequest, CheckRequest, ListRequest, PinRequest, PruneRequest, RepairRequest};
+
+/// There is nothing to say of it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Reload {}
 
 /// A look at how the daemon is.
 pub type Looking = Pin<Box<dyn Future<Output = Status> + Send>>;
@@ -45,12 +51,10 @@ impl Desk {
         match (request.uri().path(), request.method()) {
             ("/status", &Method::GET) => json(StatusCode::OK, &(self.status)().await),
             ("/status", _) => not_by_this_method("GET"),
-            ("/reload", &Method::POST) => match self.reload().await {
-                Some(reloaded) if reloaded.refused.is_none() => json(StatusCode::OK, &reloaded),
-                Some(refused) => json(StatusCode::UNPROCESSABLE_ENTITY, &refused),
-                None => Complaint::new(Cause::Ending, "the daemon is ending").respond(),
+            ("/reload", _) => match read("/reload", request).await {
+                Ok(Reload {}) => self.reload().await,
+                Err(refusal) => refusal,
             },
-            ("/reload", _) => not_by_this_method("POST"),
             (ListRequest::PATH, _) => worker.answer::<ListRequest, B>(request, asker).await,
             (BlobsRequest::PATH, _) => worker.answer::<BlobsRequest, B>(request, asker).await,
             (PruneRequest::PATH, _) => worker.answer::<PruneRequest, B>(request, asker).await,
@@ -75,9 +79,16 @@ impl Desk {
             .then(|| Complaint::new(Cause::Elsewhere, "this daemon writes to another cache"))
     }
 
-    async fn reload(&self) -> Option<Reloaded> {
+    async fn reload(&self) -> Response<Body> {
         let (answer, answered) = oneshot::channel();
-        self.reload.send(answer).await.ok()?;
-        answered.await.ok()
+        let reloaded = match self.reload.send(answer).await {
+            Ok(()) => answered.await.ok(),
+            Err(_) => None,
+        };
+        match reloaded {
+            Some(reloaded) if reloaded.refused.is_none() => json(StatusCode::OK, &reloaded),
+            Some(refused) => json(StatusCode::UNPROCESSABLE_ENTITY, &refused),
+            None => Complaint::new(Cause::Ending, "the daemon is ending").respond(),
+        }
     }
 }

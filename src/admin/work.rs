@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, Response};
-use http_body_util::{BodyExt, Limited};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, mpsc, watch};
@@ -127,9 +127,16 @@ where
     let body = timeout(REQUEST_WITHIN, body.collect())
         .await
         .map_err(|_| refuse(format!("the request did not come in {REQUEST_WITHIN:?}")))?
-        .map_err(|error| refuse(format!("the request did not come: {error}")))?
+        .map_err(|error| match error.downcast_ref::<LengthLimitError>() {
+            Some(_) => refuse(format!("the request is larger than {REQUEST} bytes")),
+            None => refuse(format!("the request did not come: {error}")),
+        })?
         .to_bytes();
     let body: &[u8] = if body.is_empty() { b"{}" } else { &body };
+    // Fields could be given as a list, too, in an order that is nobody's business.
+    if body.trim_ascii_start().first() != Some(&b'{') {
+        return Err(refuse(format!("the request for {path} is not right: want a JSON object")));
+    }
     serde_json::from_slice(body)
         .map_err(|error| refuse(format!("the request for {path} is not right: {error}")))
 }
