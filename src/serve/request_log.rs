@@ -83,10 +83,18 @@ impl Entry {
     }
 }
 
+/// Whether it has only what hosts and ports may have. A client can say anything: the rest stands between quotes, so
+/// that it is no other field.
+fn is_plain(host: &str) -> bool {
+    host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_:[]%".contains(&byte))
+}
+
 impl Drop for Entry {
     fn drop(&mut self) {
         let Self { method, uri, host, client, status, bytes, .. } = &*self;
         let latency = self.begun.elapsed();
+        let plain = tracing::field::display(host);
+        let host: &dyn tracing::Value = if is_plain(host) { &plain } else { &host.as_str() };
         let (name, reference) = match &self.endpoint {
             Some(Endpoint::Manifest(Image { name, reference })) => (Some(name), Some(reference)),
             Some(Endpoint::Blob(name, _) | Endpoint::Tags { name, .. }) => (Some(name), None),
@@ -103,7 +111,7 @@ impl Drop for Entry {
             bytes,
             ?latency,
             duration_ms = latency.as_secs_f64() * 1000.0,
-            host = %host,
+            host,
             ip = %client,
             client = %client,
             cache = self.cache.map(tracing::field::display),
@@ -116,5 +124,20 @@ impl Drop for Entry {
             request_id = %self.id(),
             "{method}:{uri}",
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_only_hosts_and_ports_have_is_plain() {
+        for host in ["", "localhost:8080", "registry-1.example", "[fe80::1%25eth0]:80", "a_b"] {
+            assert!(is_plain(host), "{host}");
+        }
+        for host in ["h status=999", "a=b", "a\"b", "a\tb"] {
+            assert!(!is_plain(host), "{host}");
+        }
     }
 }
