@@ -58,6 +58,7 @@ fn served_fetched_and_saved_are_what_clients_and_upstream_count() {
     let registry = Upstream::start(Layout::of("library/app", "1", &image)).with_tokens();
     let daemon = Daemon::of(&registry);
     let before = json(&daemon);
+    assert_eq!(before["started"], json(&daemon)["started"]);
     let (served, said, asked) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
     let send = |request: Request, status: u16| {
         let answer = daemon.send(request).is(status);

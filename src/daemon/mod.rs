@@ -135,6 +135,7 @@ pub fn serve(
         addresses: reached.addresses,
         image_path: settings.image_path.display().to_string(),
         since,
+        started: jiff::Timestamp::now() - since.elapsed(),
         log: log.clone(),
         last_reload: Mutex::default(),
         looks: Shared::default(),

@@ -36,6 +36,8 @@ pub struct Gauges {
     pub addresses: Vec<String>,
     pub image_path: String,
     pub since: Instant,
+    /// The same by the clock of that moment.
+    pub started: Timestamp,
     pub log: Arc<Log>,
     pub last_reload: Mutex<Option<Reloaded>>,
     /// However many ask, the disk is looked at once at a time.
@@ -70,13 +72,14 @@ impl Gauges {
         });
         let trouble = self.store.trouble().map(|trouble| DiskTrouble {
             state: trouble.kind.as_str().to_owned(),
-            since: now - trouble.since.elapsed(),
+            // The same each time that it is asked.
+            since: self.started + trouble.since.saturating_duration_since(self.since),
             error: trouble.error,
         });
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
-            started: now - uptime,
+            started: self.started,
             uptime_seconds: uptime.as_secs(),
             addresses: self.addresses.clone(),
             image_path: self.image_path.clone(),
