@@ -102,7 +102,12 @@ impl Progress {
                     }
                     None => {}
                 }
+                let resumed = image.bar.position() == 0;
                 image.bar.set_position(image.blobs.values().map(|blob| blob.done).sum());
+                if resumed {
+                    // What was on disk already has come at no rate.
+                    image.bar.reset_eta();
+                }
             }
         }
     }
