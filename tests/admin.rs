@@ -106,7 +106,7 @@ fn commands_say_and_do_the_same_with_the_daemon_and_without_it() {
         let said = both(&[&["prune", "--dry-run"], options].concat());
         assert_eq!(said.lines().count(), going + 1, "{options:?}: {said}");
     }
-    assert!(both(&["prune", "--unused-for", "10d"]).starts_with("docker.io/team/app-2:1\n1 images went"));
+    assert!(both(&["prune", "--unused-for", "10d"]).starts_with("docker.io/team/app-2:1\n1 image went"));
     assert_eq!(both(&["list", "--sort", "name"]).lines().count(), 5);
     assert!(both(&["check"]).contains(&format!("blobs/{damaged}: wrong content")));
     let said: Vec<Value> =
@@ -177,7 +177,7 @@ fn after_a_crash_commands_act_on_the_folder() {
     assert_eq!(ran(&daemon, &["pin", "app:1"]), "docker.io/library/app:1 is pinned\n");
     assert!(ran(&daemon, &["prune", "--pattern", "app"]).starts_with("0 images went"));
     ran(&daemon, &["unpin", "app:1"]);
-    assert!(ran(&daemon, &["prune", "--pattern", "app"]).contains("1 images went"));
+    assert!(ran(&daemon, &["prune", "--pattern", "app"]).contains("1 image went"));
     // It has nothing to say of a process that is over.
     assert_eq!(fs::read_to_string(daemon.images().join("lock")).unwrap().trim(), "");
 }
@@ -323,7 +323,7 @@ fn a_blob_that_is_pruned_while_it_is_read_is_read_to_its_last_byte() {
     let mut stream = get(&blob("library/app", &layer.digest)).open(daemon.addr);
     let begun = stream.read_to(MIB);
     let said = ran(&daemon, &["prune", "--pattern", "library/app"]);
-    assert!(said.contains("1 images went with 1 manifests and 2 blobs"), "{said}");
+    assert!(said.contains("1 image went with 1 manifest and 2 blobs"), "{said}");
     assert!(!daemon.blob(layer.hex()).exists());
     let rest = stream.read_to(layer.size());
     assert!([begun, rest].concat() == layer.bytes());

@@ -8,6 +8,9 @@ const LOOKED_AT: usize = 1000;
 /// A cut column is no narrower, in characters.
 const NARROW: usize = 12;
 
+/// What is left of a cut time.
+const DAY: usize = "2026-01-31".len();
+
 pub struct Column {
     pub title: &'static str,
     pub right: bool,
@@ -21,6 +24,8 @@ pub enum Cut {
     /// The end says more than the beginning.
     Beginning,
     End,
+    /// A time: the day says most of it. It goes before names do.
+    Time,
 }
 
 pub struct Table<const N: usize, W> {
@@ -73,12 +78,19 @@ impl<const N: usize, W: Write> Table<N, W> {
         Ok(())
     }
 
-    /// Takes from the widest column that may be cut until all fit.
+    /// Takes the time of day, then from the widest column that may be cut until all fit.
     fn fit(&self, mut widths: [usize; N]) -> [usize; N] {
         let Some(most) = self.width else { return widths };
         let mut over = (widths.iter().sum::<usize>() + 2 * (N - 1)).saturating_sub(most);
+        for (column, width) in self.columns.iter().zip(&mut widths) {
+            if over > 0 && column.cut == Cut::Time && *width > DAY {
+                over = over.saturating_sub(*width - DAY);
+                *width = DAY;
+            }
+        }
         while over > 0 {
-            let cut = (0..N).filter(|at| self.columns[*at].cut != Cut::Never && widths[*at] > NARROW);
+            let is_name = |at: &usize| matches!(self.columns[*at].cut, Cut::Beginning | Cut::End);
+            let cut = (0..N).filter(|at| is_name(at) && widths[*at] > NARROW);
             let Some(widest) = cut.max_by_key(|at| widths[*at]) else { break };
             widths[widest] -= 1;
             over -= 1;
@@ -105,6 +117,7 @@ fn cut(cell: &str, width: usize, cut: Cut) -> String {
     match cut {
         _ if length <= width => cell.to_owned(),
         Cut::Never => cell.to_owned(),
+        Cut::Time => cell.chars().take(width).collect(),
         Cut::Beginning => format!("…{}", cell.chars().skip(length + 1 - width).collect::<String>()),
         Cut::End => format!("{}…", cell.chars().take(width - 1).collect::<String>()),
     }
@@ -112,7 +125,9 @@ fn cut(cell: &str, width: usize, cut: Cut) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::text::Row;
     use super::*;
+    use crate::store::care::ListedImage;
 
     fn table(width: Option<usize>, header: bool, rows: &[[&str; 3]]) -> String {
         let columns = [
@@ -152,6 +167,20 @@ mod tests {
         }
         // Too narrow for anything: as narrow as it goes.
         assert!(table(Some(5), false, &ROWS).lines().all(|line| line.chars().count() == 34));
+    }
+
+    #[test]
+    fn what_is_listed_fits_a_terminal_of_80_columns() {
+        let mut table = Table::new(ListedImage::columns(), true, Some(80), Vec::new());
+        let (name, tag, time) =
+            ("registry.example:5000/team/application", "v1.2.3-long", "2026-01-31T18:30:00");
+        table.row([name, tag, "image", time, time, "123456.78"].map(str::to_owned)).unwrap();
+        let text = String::from_utf8(table.end().unwrap()).unwrap();
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        assert!(
+            text.ends_with("…000/team/application  v1.2.3-long  image  2026-01-31  2026-01-31  123456.78\n"),
+            "{text}"
+        );
     }
 
     #[test]

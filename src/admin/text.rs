@@ -22,8 +22,8 @@ impl Row<6> for ListedImage {
             column("IMAGE", Cut::Beginning),
             column("TAG/DIGEST", Cut::End),
             column("TYPE", Cut::Never),
-            column("CREATED", Cut::Never),
-            column("PULLED", Cut::Never),
+            column("CREATED", Cut::Time),
+            column("PULLED", Cut::Time),
             Column { title: "SIZE(MB)", right: true, cut: Cut::Never },
         ]
     }
@@ -44,7 +44,7 @@ impl Row<3> for ListedBlob {
     fn columns() -> [Column; 3] {
         [
             Column { title: "DIGEST", right: false, cut: Cut::End },
-            Column { title: "CREATED", right: false, cut: Cut::Never },
+            Column { title: "CREATED", right: false, cut: Cut::Time },
             Column { title: "SIZE(MB)", right: true, cut: Cut::Never },
         ]
     }
@@ -68,18 +68,23 @@ pub fn megabytes(bytes: u64) -> String {
     format!("{:.2}", bytes as f64 / 1e6)
 }
 
+fn count(number: u64, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
 /// What a prune came to, on one line.
 pub fn summary(report: &PruneReport) -> String {
     let (verb, come) = if report.dry_run { ("would go", "would come back") } else { ("went", "came back") };
     let kept = match report.kept {
         0 => String::new(),
+        1 => "; 1 that fits stays, being pinned or kept by the configuration".to_owned(),
         kept => format!("; {kept} that fit stay, being pinned or kept by the configuration"),
     };
     format!(
-        "{} images {verb} with {} manifests and {} blobs, {} MB {come}{kept}",
-        report.images,
-        report.manifests.files,
-        report.blobs.files,
+        "{} {verb} with {} and {}, {} MB {come}{kept}",
+        count(report.images, "image"),
+        count(report.manifests.files, "manifest"),
+        count(report.blobs.files, "blob"),
         megabytes(report.bytes()),
     )
 }
