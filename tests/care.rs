@@ -100,6 +100,32 @@ fn who_has_seen_enough_of_a_list_is_no_error() {
 }
 
 #[test]
+fn what_changes_something_goes_on_when_nobody_reads_any_more() {
+    let mut layout = Layout::new();
+    (1..=8).for_each(|n| layout.add(&format!("team/app-{n}"), "1", &Image::small(n)));
+    let daemon = Daemon::of(&Upstream::start(layout));
+    let named = (1..=8).map(|n| format!(" team/app-{n}:1")).collect::<String>();
+    // By the daemon; the last one cannot be had.
+    for (arguments, code) in [
+        (format!("pull{named}"), "0"),
+        (format!("refresh{named} team/none:1"), "1"),
+        ("prune --pattern .".to_owned(), "0"),
+    ] {
+        let mut command = tied("sh");
+        let program =
+            format!("{BINARY} --config-file {}", daemon.dir.path().join("ociregistry.toml").display());
+        // Nobody reads from the beginning on.
+        command.arg("-c").arg(format!("{{ sleep 0.2; {program} {arguments} 2>&-; echo $? >&2; }} | true"));
+        let output = command.output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stderr), format!("{code}\n"), "{arguments}");
+        if arguments.starts_with("pull") {
+            assert_eq!(ran(&daemon, &["list"]).lines().count(), 8);
+        }
+    }
+    assert_eq!(ran(&daemon, &["list"]), "");
+}
+
+#[test]
 fn what_writes_says_who_holds_the_cache_where_that_takes_no_commands() {
     let mut daemon = Daemon::of(&Upstream::start(Layout::new()));
     assert!(daemon.terminate().success());
@@ -130,7 +156,7 @@ fn a_prune_takes_what_no_other_image_needs_and_the_next_pull_fetches_it_anew() {
 
     let dry = ran(&daemon, &["prune", "--pattern", "/goes:", "--dry-run"]);
     assert!(dry.starts_with("docker.io/library/goes:1\n"), "{dry}");
-    assert!(dry.contains("1 images would go with 1 manifests and 2 blobs"), "{dry}");
+    assert!(dry.contains("1 image would go with 1 manifest and 2 blobs"), "{dry}");
     assert_eq!(files(&daemon.images()), before);
     let done = ran(&daemon, &["prune", "--pattern", "/goes:"]);
     assert_eq!(done, dry.replace("would go", "went").replace("would come", "came"));
@@ -314,7 +340,7 @@ fn a_disk_that_gets_full_loses_what_was_not_used_for_longest() {
     pull(&daemon, "library/app-3", &images[3]);
     let gone = |number: usize| images[number].blobs().all(|layer| !daemon.blob(layer.hex()).exists());
     eventually("the one that was not used for longest is gone", || gone(1));
-    eventually("the round is over", || daemon.log().contains("pruned 1 images"));
+    eventually("the round is over", || daemon.log().contains("pruned 1 image"));
     for number in [0, 2, 3] {
         assert!(images[number].blobs().all(|layer| daemon.blob(layer.hex()).exists()), "{number}");
     }

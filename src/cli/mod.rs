@@ -53,7 +53,7 @@ Every setting is a key of /etc/ociregistry.toml; the command line counts more th
 than the defaults.
 
 Exit codes: 0 all went well, 1 the daemon refused, an image could not be had, a mirror is not as asked or a check found
-something wrong, 2 wrong usage, 69 no daemon, 74 the disk failed, 75 the cache is in use by another process or the daemon
+something wrong, 2 wrong usage, 69 no daemon, 71 the system gives no thread, 74 the disk failed, 75 the cache is in use by another process or the daemon
 ended, 76 the daemon is of another version, 77 not allowed, 78 wrong configuration, 130 interrupted.";
 
 /// A pull-only, pull-through, caching OCI registry
@@ -270,6 +270,18 @@ fn print(text: &str) -> Result<(), Error> {
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Error::Output)
 }
 
+/// The same for who changes something: that goes on when nobody reads any more.
+fn tell(text: &str) -> Result<(), Error> {
+    unread(print(text))
+}
+
+fn unread(printed: Result<(), Error>) -> Result<(), Error> {
+    match printed {
+        Err(Error::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        printed => printed,
+    }
+}
+
 /// Prints what `work` says as it goes, on a thread of its own: who reads slowly, or no more, holds up nobody else.
 fn printing<T>(work: impl FnOnce(&dyn Fn(String)) -> Result<T, Error>) -> Result<T, Error> {
     let (sender, lines) = mpsc::channel::<String>();
@@ -283,7 +295,7 @@ fn printing<T>(work: impl FnOnce(&dyn Fn(String)) -> Result<T, Error>) -> Result
         drop(say);
         let printed = printer.join().unwrap_or_else(|died| std::panic::resume_unwind(died));
         let done = done?;
-        printed.map(|()| done)
+        unread(printed).map(|()| done)
     })
 }
 

@@ -16,7 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::admin::AdminOptions;
 use super::cache::Cache;
 use super::progress::Progress;
-use super::{Error, GlobalOptions, print};
+use super::{Error, GlobalOptions, tell};
 use crate::admin::PullRequest;
 use crate::admin::words::Bytes;
 use crate::config::{images_in, read_images};
@@ -159,8 +159,8 @@ impl Pull {
                 if !self.quiet {
                     let line = self.line(&image, &end);
                     match &bars {
-                        Some(bars) => bars.above(|| print(&line))?,
-                        None => print(&line)?,
+                        Some(bars) => bars.above(|| tell(&line))?,
+                        None => tell(&line)?,
                     }
                 }
                 summary.add(&image, end);
@@ -170,7 +170,7 @@ impl Pull {
             return Err(Error::Failed(summary.to_string()));
         }
         if !self.quiet && !self.json && of != 1 {
-            print(&format!("{summary}\n"))?;
+            tell(&format!("{summary}\n"))?;
         }
         Ok(())
     }

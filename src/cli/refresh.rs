@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::admin::AdminOptions;
 use super::cache::Cache;
-use super::{Error, GlobalOptions, print};
+use super::{Error, GlobalOptions, tell};
 use crate::oci::Image;
 use crate::pull::Refreshed;
 
@@ -43,7 +43,7 @@ impl Refresh {
                 failed.push(format!("{image}: {error}"));
             }
             if end.is_ok() || self.json {
-                print(&self.line(image, &end))?;
+                tell(&self.line(image, &end))?;
             }
         }
         cache.close();
