@@ -61,7 +61,7 @@ pub async fn answer<B>(worker: &Worker, request: &Request<B>, asker: &Asker) -> 
         (_, "/cmd/manifest/list" | "/cmd/image/list" | "/cmd/blob/list" | "/cmd/stop") => {
             return not_by_this_method("GET");
         }
-        (_, path) => Err(Complaint::new(Cause::Command, format!("no such command: {path}"))),
+        (_, path) => return Complaint::new(Cause::Command, format!("no such command: {path}")).respond(),
     };
     answer.unwrap_or_else(|complaint| form.error(complaint))
 }
