@@ -178,7 +178,9 @@ mod tests {
         let text = String::from_utf8(table.end().unwrap()).unwrap();
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
         assert!(
-            text.ends_with("…000/team/application  v1.2.3-long  image  2026-01-31  2026-01-31  123456.78\n"),
+            text.ends_with(
+                "…le:5000/team/application  v1.2.3-long  image  2026-01-31  2026-01-31  123456.78\n"
+            ),
             "{text}"
         );
     }
