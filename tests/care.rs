@@ -103,7 +103,8 @@ fn who_has_seen_enough_of_a_list_is_no_error() {
 fn what_changes_something_goes_on_when_nobody_reads_any_more() {
     let mut layout = Layout::new();
     (1..=8).for_each(|n| layout.add(&format!("team/app-{n}"), "1", &Image::small(n)));
-    let daemon = Daemon::of(&Upstream::start(layout));
+    let upstream = Upstream::start(layout);
+    let daemon = Daemon::of(&upstream);
     let named = (1..=8).map(|n| format!(" team/app-{n}:1")).collect::<String>();
     // By the daemon; the last one cannot be had.
     for (arguments, code) in [
@@ -131,14 +132,43 @@ fn what_writes_says_who_holds_the_cache_where_that_takes_no_commands() {
     assert!(daemon.terminate().success());
     let file = File::options().write(true).open(daemon.images().join("lock")).unwrap();
     file.write_all_at(b"4711\n", 0).unwrap();
-    let _lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| errno).unwrap();
+    let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| errno).unwrap();
     for args in [&["prune", "--blobs"][..], &["pin", "nginx"], &["unpin", "nginx"], &["check", "--repair"]] {
         let output = run(&daemon, args);
         assert_eq!(output.status.code(), Some(75), "{args:?}");
         let error = String::from_utf8(output.stderr).unwrap();
-        assert!(error.contains("in use by process 4711"), "{error}");
+        assert!(error.contains("in use by process 4711: wait for its end, or stop it"), "{error}");
     }
     assert!(ran(&daemon, &["check"]).contains("nothing wrong"));
+    let status = || {
+        let output = run(&daemon, &["status"]);
+        assert_eq!(output.status.code(), Some(69));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert!(status().contains("process 4711 writes to"), "{}", status());
+    drop(lock);
+    // What it left in the file is nobody's.
+    assert!(status().contains("no daemon serves from"), "{}", status());
+}
+
+#[test]
+fn a_pinned_digest_is_listed_though_a_tag_has_it_and_what_is_not_here_is_in_json_too() {
+    let image = Image::small(1);
+    let upstream = Upstream::start(Layout::of("library/app", "1", &image));
+    let daemon = Daemon::of(&upstream);
+    daemon.get(&manifest("library/app")).is(200);
+    let pinned = format!("docker.io/library/app@{}", image.manifest.digest);
+    ran(&daemon, &["pin", &pinned, "later:1"]);
+    let text = ran(&daemon, &["list", "--pinned"]);
+    assert!(text.starts_with(&format!("docker.io/library/app  {}", image.manifest.digest)), "{text}");
+    assert!(text.ends_with("docker.io/library/later:1 is pinned and not in the cache\n"), "{text}");
+    let rows: Vec<Value> = ran(&daemon, &["list", "--pinned", "--json"])
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!((rows.len(), &rows[0]["digest"]), (2, &image.manifest.digest.as_str().into()));
+    assert_eq!((&rows[1]["image"], &rows[1]["tag"]), (&"docker.io/library/later".into(), &"1".into()));
+    assert_eq!(rows[1]["missing"], true);
 }
 
 #[test]

@@ -49,11 +49,14 @@ impl AdminOptions {
         };
         match found {
             Some(Holder { admin_socket: Some(path), folder, .. }) => Ok(Client::new(&path).of(folder)),
-            Some(Holder { pid, admin_socket: None, .. }) => Err(Error::NoDaemon(format!(
-                "process {pid} serves from {}, and takes no commands: its log says why",
-                folder.display()
-            ))),
-            None => Err(Error::NoDaemon(format!(
+            Some(Holder { pid, admin_socket: None, .. }) if Holder::is_there(&folder) => {
+                Err(Error::NoDaemon(format!(
+                    "process {pid} writes to {}, and takes no commands: it is a command that will end, or a daemon \
+                     whose log says why",
+                    folder.display()
+                )))
+            }
+            _ => Err(Error::NoDaemon(format!(
                 "no daemon serves from {} (another folder is named by --image-path)",
                 folder.display()
             ))),

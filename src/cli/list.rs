@@ -5,11 +5,13 @@ use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
 use std::path::Path;
 
 use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
 
 use super::admin::AdminOptions;
 use super::{Error, GlobalOptions, pattern};
 use crate::admin::Table;
 use crate::admin::text::{Row, megabytes};
+use crate::oci::{Image, Reference};
 use crate::store::care::{BlobsRequest, Folder, ListReport, ListRequest, ListedBlob, ListedImage};
 
 const EXAMPLES: &str = "\
@@ -24,7 +26,8 @@ The daemon is asked where one serves, else the cache's folder is read.";
 
 /// List the images in the cache
 ///
-/// One line for each tag, and for each manifest that no tag of its repository points to. An image for several
+/// One line for each tag, and for each manifest that no tag of its repository points to, or that was asked for or pinned by its
+/// digest. An image for several
 /// platforms is a list, and an image more for each platform of it that is in the cache.
 #[derive(Args, Debug)]
 #[command(after_long_help = EXAMPLES)]
@@ -38,7 +41,7 @@ pub struct List {
     /// Print 12 digits of a digest
     #[arg(long)]
     short_digest: bool,
-    /// Only what is pinned, in the cache or not
+    /// Only what is pinned, in the cache or not; as JSON, what is not has "missing": true and no size
     #[arg(long, conflicts_with = "blobs")]
     pinned: bool,
     /// List blobs in place of images; a pattern is looked for in their digests
@@ -97,6 +100,15 @@ impl Sorted for ListedBlob {
             Sort::Size => other.size.cmp(&self.size),
         }
     }
+}
+
+/// As a row, of what is pinned and not in the cache.
+fn missing(Image { name, reference }: &Image) -> Value {
+    let (tag, digest) = match reference {
+        Reference::Tag(tag) => (Some(tag.to_string()), None),
+        Reference::Digest(digest) => (None, Some(digest.to_string())),
+    };
+    json!({ "image": name.to_string(), "tag": tag, "digest": digest, "pinned": true, "missing": true })
 }
 
 /// Prints rows, as they come or as a table.
@@ -172,16 +184,17 @@ impl List {
 
     /// What comes below the rows.
     fn print_end(&self, report: &ListReport, out: &mut impl Write) -> io::Result<()> {
-        if !self.json {
-            for name in &report.missing {
-                writeln!(out, "{name} is pinned and not in the cache")?;
+        for name in &report.missing {
+            match name.parse::<Image>() {
+                Ok(image) if self.json => writeln!(out, "{}", missing(&image))?,
+                _ if self.json => {}
+                _ => writeln!(out, "{name} is pinned and not in the cache")?,
             }
         }
         let (listed, Some(usage)) = (report.listed, report.usage) else { return Ok(()) };
         if self.json {
-            let totals =
-                serde_json::json!({ "listed": listed, "blobs": usage.blobs, "manifests": usage.manifests });
-            return writeln!(out, "{}", serde_json::json!({ "totals": totals }));
+            let totals = json!({ "listed": listed, "blobs": usage.blobs, "manifests": usage.manifests });
+            return writeln!(out, "{}", json!({ "totals": totals }));
         }
         writeln!(
             out,

@@ -56,7 +56,7 @@ pub enum OpenError {
     Version { path: PathBuf, found: u64 },
     #[error("{} is no store.json: {reason}", .path.display())]
     Malformed { path: PathBuf, reason: String },
-    #[error("{} is in use by {}", .root.display(), user(.holder.as_ref()))]
+    #[error("{} is in use by {}: wait for its end, or stop it", .root.display(), user(.holder.as_ref()))]
     Locked { root: PathBuf, holder: Option<Holder> },
 }
 

@@ -67,6 +67,12 @@ impl Holder {
         }
     }
 
+    /// Whether anybody has a folder: a process that died leaves its number in the file.
+    pub fn is_there(root: &Path) -> bool {
+        let Ok(file) = File::open(Layout::new(root).lock()) else { return false };
+        matches!(Flock::lock(file, FlockArg::LockSharedNonblock), Err((_, Errno::EWOULDBLOCK)))
+    }
+
     /// Two lines: the process and the path.
     fn parse(bytes: &[u8], folder: FolderId) -> Option<Self> {
         let mut lines = bytes.split(|&byte| byte == b'\n');

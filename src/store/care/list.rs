@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::mark::readable;
 use super::reach::{self, Reached};
 use super::walk::{Entry, Repository, Which, contents, repositories, stat};
-use super::{CareError, Folder, Pace, Usage, patterns};
+use super::{CareError, Folder, Pace, Pins, Usage, patterns};
 use crate::oci::{Digest, Kind as Document, Reference};
 use crate::store::publish::lock;
 use crate::store::{Kind, StoreError};
@@ -177,7 +177,7 @@ impl Folder {
             };
             while let Some(repository) = { lock(&work).next() } {
                 let listed = repository.map_err(CareError::from);
-                match listed.and_then(|repository| list_repository(&repository, &mut send)) {
+                match listed.and_then(|repository| list_repository(&repository, &pins, &mut send)) {
                     Ok(ControlFlow::Continue(())) => {}
                     Ok(ControlFlow::Break(())) => return,
                     Err(error) => {
@@ -320,9 +320,10 @@ impl Row<'_> {
     }
 }
 
-/// Tags, and the manifests that none of them points to or that were asked for by digest.
+/// Tags, and the manifests that none of them points to, or that were asked for or pinned by digest.
 fn list_repository(
     repository: &Repository,
+    pins: &Pins,
     tell: &mut dyn FnMut(Row<'_>) -> ControlFlow<()>,
 ) -> Result<ControlFlow<()>, CareError> {
     let mut manifests = Vec::new();
@@ -340,8 +341,10 @@ fn list_repository(
             return Ok(ControlFlow::Break(()));
         }
     }
-    for entry in manifests.iter().filter(|entry| entry.record.asked || !tagged.contains(&entry.record.digest))
-    {
+    let is_root = |entry: &&Entry| {
+        entry.record.asked || !tagged.contains(&entry.record.digest) || pins.has(&entry.image)
+    };
+    for entry in manifests.iter().filter(is_root) {
         if tell(Row { entry, used: entry.used, held }).is_break() {
             return Ok(ControlFlow::Break(()));
         }
