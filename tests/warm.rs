@@ -403,6 +403,7 @@ fn a_refresh_sees_at_once_that_a_tag_has_moved() {
         (&lines[1]["before"], &new.manifest.digest.into())
     );
     assert!(err.starts_with("docker.io/library/none:1: ") && err.lines().count() == 1, "{err}");
+    assert!(err.contains("none:1: upstream has it no more, and it is forgotten here ("), "{err}");
 
     // Without a daemon on the folder.
     daemon.terminate();

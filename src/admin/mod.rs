@@ -42,7 +42,7 @@ pub use client::{AdminError, Client};
 pub use command::Command;
 pub use desk::{Desk, Looking};
 pub use health::Health;
-pub use pull::{PullRequest, RefreshRequest};
+pub use pull::{PullRequest, RefreshRequest, not_refreshed};
 pub use reload::Reloaded;
 pub use server::{serve, serve_network};
 pub use side_door::SideDoor;

@@ -11,7 +11,7 @@ use super::answer::{Body, Cause, Complaint, LINES, Line, lines};
 use super::words;
 use super::work::{Asker, read};
 use crate::oci::Image;
-use crate::pull::{self, Platforms, Pull, Refreshed, Step, Warmed};
+use crate::pull::{self, Platforms, Pull, PullError, Refreshed, Step, Warmed};
 
 /// One image, to be fetched whole. The answer tells each [`Step`], then what it came to: [`Warmed`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,9 +92,26 @@ async fn tell(
             );
             Line::Done(warmed)
         }
-        Err(error) => Line::Error(Complaint::new(error.cause().into(), error.to_string())),
+        Err(error) => Line::Error(about(&request.image, error.cause(), &error.to_string())),
     };
     let _ = sender.send(line).await;
+}
+
+/// A complaint that says of which image it is.
+fn about(image: &Image, cause: pull::Cause, what: &str) -> Complaint {
+    let image = image.to_string();
+    let message = if what.starts_with(&image) { what.to_owned() } else { format!("{image}: {what}") };
+    Complaint::new(cause.into(), message)
+}
+
+/// Why upstream did not say what an image is now.
+pub fn not_refreshed(error: &PullError) -> String {
+    match error.cause() {
+        pull::Cause::Missing if error.upstream().is_some() => {
+            format!("upstream has it no more, and it is forgotten here ({error})")
+        }
+        _ => error.to_string(),
+    }
 }
 
 /// Asks upstream, and fetches what has changed.
@@ -110,7 +127,7 @@ where
     let (sender, receiver) = mpsc::channel::<Line<(), Refreshed>>(1);
     let line = match pull.refresh(&request.image).await {
         Ok(refreshed) => Line::Done(refreshed),
-        Err(error) => Line::Error(Complaint::new(error.cause().into(), error.to_string())),
+        Err(error) => Line::Error(about(&request.image, error.cause(), &not_refreshed(&error))),
     };
     let _ = sender.send(line).await;
     lines(receiver).await

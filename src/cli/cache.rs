@@ -1,10 +1,12 @@
 //! The cache that images are brought into: a running daemon's, or a folder that no daemon has open.
 
+use std::fmt;
+
 use tokio::sync::{mpsc, oneshot};
 
 use super::admin::AdminOptions;
 use super::{Error, GlobalOptions};
-use crate::admin::{AdminError, Client, PullRequest, RefreshRequest};
+use crate::admin::{AdminError, Cause, Client, PullRequest, RefreshRequest, not_refreshed};
 use crate::daemon::Alone;
 use crate::oci::Image;
 use crate::pull::{Platforms, Refreshed, Step, Warmed};
@@ -29,14 +31,14 @@ impl Cache {
     }
 
     /// Fetches what is missing of an image; `each` sees how it goes. Blocks. The error says why.
-    pub fn pull(&self, request: &PullRequest, mut each: impl FnMut(Step)) -> Result<Warmed, String> {
+    pub fn pull(&self, request: &PullRequest, mut each: impl FnMut(Step)) -> Result<Warmed, Failure> {
         match self {
             Self::Daemon(client) => {
                 let done = client.lines(PullRequest::PATH, request, &mut |_| {}, &mut |step| {
                     each(step);
                     Ok::<_, AdminError>(())
                 });
-                done.map_err(reason)
+                done.map_err(|error| Failure::by_daemon(&request.image, error))
             }
             Self::Folder(alone) => {
                 let (pull, image) = (alone.pull.clone(), request.image.clone());
@@ -50,23 +52,25 @@ impl Cache {
                     each(step);
                 }
                 match end.blocking_recv() {
-                    Ok(warmed) => warmed.map_err(|error| error.to_string()),
-                    Err(_) => Err("stopped before the end".to_owned()),
+                    Ok(warmed) => warmed.map_err(|error| Failure::of(error.to_string())),
+                    Err(_) => Err(Failure::of("stopped before the end".to_owned())),
                 }
             }
         }
     }
 
     /// Asks upstream now. Blocks. The error says why it did not say.
-    pub fn refresh(&self, image: &Image) -> Result<Refreshed, String> {
+    pub fn refresh(&self, image: &Image) -> Result<Refreshed, Failure> {
         match self {
             Self::Daemon(client) => {
                 let request = RefreshRequest { image: image.clone() };
                 let none = &mut |()| Ok::<_, AdminError>(());
-                client.lines(RefreshRequest::PATH, &request, &mut |_| {}, none).map_err(reason)
+                let done = client.lines(RefreshRequest::PATH, &request, &mut |_| {}, none);
+                done.map_err(|error| Failure::by_daemon(image, error))
             }
             Self::Folder(alone) => {
-                alone.handle().block_on(alone.pull.refresh(image)).map_err(|error| error.to_string())
+                let done = alone.handle().block_on(alone.pull.refresh(image));
+                done.map_err(|error| Failure::of(not_refreshed(&error)))
             }
         }
     }
@@ -79,9 +83,36 @@ impl Cache {
     }
 }
 
-fn reason(error: AdminError) -> String {
-    match error {
-        AdminError::Refused(complaint) => complaint.message,
-        error => error.to_string(),
+/// Why an image is not there.
+pub struct Failure {
+    pub reason: String,
+    /// The daemon has ended meanwhile: no fault of the image.
+    pub ended: bool,
+}
+
+impl Failure {
+    fn of(reason: String) -> Self {
+        Self { reason, ended: false }
+    }
+
+    fn by_daemon(image: &Image, error: AdminError) -> Self {
+        match error {
+            AdminError::Refused(complaint) => {
+                // Which image it is of is said by us.
+                let reason =
+                    complaint.message.strip_prefix(&format!("{image}: ")).unwrap_or(&complaint.message);
+                Self { reason: reason.to_owned(), ended: complaint.kind == Cause::Ending }
+            }
+            error => {
+                let ended = matches!(error, AdminError::Broken(_) | AdminError::NoDaemon { .. });
+                Self { reason: error.to_string(), ended }
+            }
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)
     }
 }

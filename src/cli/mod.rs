@@ -49,12 +49,13 @@ Examples:
   See how the daemon is:
     ociregistry status
 
-Every setting is a key of /etc/ociregistry.toml; the command line counts more than the file, the file more
+Every setting is a key of /etc/ociregistry.toml; the command line counts more than the file, the file more \
 than the defaults.
 
-Exit codes: 0 all went well, 1 the daemon refused, an image could not be had, a mirror is not as asked or a check found
-something wrong, 2 wrong usage, 69 no daemon, 71 the system gives no thread, 74 the disk failed, 75 the cache is in use by another process or the daemon
-ended, 76 the daemon is of another version, 77 not allowed, 78 wrong configuration, 130 interrupted.";
+Exit codes: 0 all went well, 1 the daemon refused, an image could not be had, a mirror is not as asked or a check \
+found something wrong, 2 wrong usage, 69 no daemon, 71 the system gives no thread, 74 the disk failed, 75 the cache \
+is in use by another process or the daemon ended, 76 the daemon is of another version, 77 not allowed, 78 wrong \
+configuration, 130 interrupted.";
 
 /// A pull-only, pull-through, caching OCI registry
 ///
@@ -213,6 +214,9 @@ pub enum Error {
     /// Some of what was asked for, with the reasons.
     #[error("{0}")]
     Failed(String),
+    /// The same, as the daemon ended meanwhile.
+    #[error("{0}")]
+    Ended(String),
     /// By a signal; with what was done before.
     #[error("{0}")]
     Interrupted(String),
@@ -230,7 +234,7 @@ impl Error {
             Self::Mirror(_) => 1,
             Self::NoDaemon(_) | Self::Admin(AdminError::NoDaemon { .. }) => 69,
             Self::Admin(AdminError::NotAllowed { .. }) => 77,
-            Self::Admin(AdminError::Broken(_)) => 75,
+            Self::Admin(AdminError::Broken(_)) | Self::Ended(_) => 75,
             Self::Admin(AdminError::Refused(complaint)) => of_cause(complaint.kind),
             Self::Admin(_) => 76,
             Self::Refused(_) | Self::Wrong(_) | Self::Failed(_) => 1,

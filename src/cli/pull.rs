@@ -14,7 +14,7 @@ use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::admin::AdminOptions;
-use super::cache::Cache;
+use super::cache::{Cache, Failure};
 use super::progress::Progress;
 use super::{Error, GlobalOptions, tell};
 use crate::admin::PullRequest;
@@ -40,18 +40,19 @@ Examples:
   What came, for a script:
     ociregistry pull --json --file images.list | jq -r 'select(.error) | .image'
 
-Exit codes: 0 all of them are in the cache, 1 some are not: which and why is printed at the end; 130 interrupted.";
+Exit codes: 0 all of them are in the cache, 1 some are not: which and why is printed at the end; 75 the daemon ended \
+meanwhile, 130 interrupted.";
 
 /// Bring images into the cache before anybody asks for them
 ///
 /// The running daemon fetches what is missing; where none runs, this command does it itself, with what the
-/// configuration says of registries. An image that cannot be had does not stop the others. When it is interrupted, what was
-/// downloaded is kept; a daemon goes on with downloads that it has begun, or pauses them, as `abandoned` says.
+/// configuration says of registries; `unlisted`, `allow` and `deny` judge clients only, not what is named here. An
+/// image that cannot be had does not stop the others. When it is interrupted, what was downloaded is kept; a daemon goes on with downloads that it has begun, or pauses them, as `abandoned` says.
 #[derive(Args, Debug)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Pull {
-    /// Images as in a pull, such as registry.k8s.io/pause:3.10, nginx or quay.io/team/a@sha256:…; - is a list on the
-    /// standard input
+    /// Images as in a pull, such as registry.k8s.io/pause:3.10, quay.io/team/a@sha256:… or nginx, which is docker.io's
+    /// whatever default_ns is; - is a list on the standard input
     #[arg(required_unless_present = "file", value_name = "IMAGE")]
     images: Vec<Named>,
     /// A list of images, one a line, with comments behind #; - is the standard input
@@ -100,7 +101,7 @@ enum Event {
 enum What {
     Begun,
     Step(Step),
-    Ended(Result<Warmed, String>),
+    Ended(Result<Warmed, Failure>),
 }
 
 impl Pull {
@@ -138,7 +139,7 @@ impl Pull {
     /// Prints until all have ended.
     fn show(&self, of: usize, events: &Receiver<Event>) -> Result<(), Error> {
         let mut bars = if self.quiet || self.json { None } else { Progress::on_terminal() };
-        let mut summary = Summary { of, done: 0, fetched: 0, failed: Vec::new() };
+        let mut summary = Summary { of, done: 0, fetched: 0, failed: Vec::new(), ended: false };
         loop {
             let (image, what) = match events.recv() {
                 Ok(Event::Of(image, what)) => (image, what),
@@ -167,7 +168,8 @@ impl Pull {
             }
         }
         if !summary.failed.is_empty() {
-            return Err(Error::Failed(summary.to_string()));
+            let failed = if summary.ended { Error::Ended } else { Error::Failed };
+            return Err(failed(summary.to_string()));
         }
         if !self.quiet && !self.json && of != 1 {
             tell(&format!("{summary}\n"))?;
@@ -175,7 +177,7 @@ impl Pull {
         Ok(())
     }
 
-    fn line(&self, image: &Image, end: &Result<Warmed, String>) -> String {
+    fn line(&self, image: &Image, end: &Result<Warmed, Failure>) -> String {
         let image = image.to_string();
         match end {
             Ok(Warmed { digest, manifests, blobs, bytes, fetched }) if self.json => {
@@ -185,7 +187,7 @@ impl Pull {
                 });
                 format!("{value}\n")
             }
-            Err(error) if self.json => format!("{}\n", json!({ "image": image, "error": error })),
+            Err(error) if self.json => format!("{}\n", json!({ "image": image, "error": error.reason })),
             Ok(Warmed { bytes, fetched: 0, .. }) => format!("{image}: {}, here already\n", Bytes(*bytes)),
             Ok(Warmed { bytes, fetched, .. }) if fetched == bytes => {
                 format!("{image}: {} fetched\n", Bytes(*bytes))
@@ -204,23 +206,28 @@ struct Summary {
     done: usize,
     fetched: u64,
     failed: Vec<(String, String)>,
+    /// The daemon has, before all that is left.
+    ended: bool,
 }
 
 impl Summary {
-    fn add(&mut self, image: &Image, end: Result<Warmed, String>) {
+    fn add(&mut self, image: &Image, end: Result<Warmed, Failure>) {
         match end {
             Ok(warmed) => {
                 self.done += 1;
                 self.fetched += warmed.fetched;
             }
-            Err(error) => self.failed.push((image.to_string(), error)),
+            Err(error) => {
+                self.ended |= error.ended;
+                self.failed.push((image.to_string(), error.reason));
+            }
         }
     }
 }
 
 impl std::fmt::Display for Summary {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { of, done, fetched, failed } = self;
+        let Self { of, done, fetched, failed, ended: _ } = self;
         write!(f, "{done} of {of} images in the cache, {} fetched", Bytes(*fetched))?;
         if !failed.is_empty() {
             write!(f, "; {} failed:", failed.len())?;
