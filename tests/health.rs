@@ -137,3 +137,17 @@ fn a_port_in_use_is_said_to_be_the_healths() {
     assert_eq!(output.status.code(), Some(71), "{said}");
     assert!(said.contains(&format!("cannot listen on 127.0.0.1:{port} for --health")), "{said}");
 }
+
+#[test]
+fn idle_connections_keep_nobody_out() {
+    let watched = Watched::of(Daemon::prepared(""));
+    let idle: Vec<_> = (0..80).map(|_| std::net::TcpStream::connect(watched.health).unwrap()).collect();
+    assert_eq!(watched.is(200, "ok"), "");
+    let mut socket: Vec<_> = Vec::new();
+    for _ in 0..80 {
+        let path = watched.daemon.images().join("admin.sock");
+        socket.push(std::os::unix::net::UnixStream::connect(path).unwrap());
+    }
+    assert!(watched.daemon.run(&["status"]).status.success());
+    drop((idle, socket));
+}

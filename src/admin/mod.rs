@@ -25,6 +25,7 @@ pub mod command;
 mod desk;
 mod health;
 mod old;
+mod places;
 mod pull;
 mod reload;
 mod server;

@@ -10,21 +10,22 @@ use std::time::{Duration, Instant};
 
 use http::header::{HeaderValue, WWW_AUTHENTICATE};
 use http::{Request, Response};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
-use tokio::sync::Semaphore;
 
 use super::answer::{Body, Cause, Complaint};
 use super::old::{self, Ends};
+use super::places::{Place, Places};
 use super::token::Token;
 use super::work::Asker;
 use super::{Desk, SideDoor};
 
-/// Commands at once, at either door.
+/// Connections at once, at either door. One that asks for nothing gives way to others.
 const CONNECTIONS: usize = 64;
 
 /// For the head of a request.
@@ -128,18 +129,13 @@ impl Door for Network {
 
 async fn serve_at<D: Door>(door: D, desk: Arc<Desk>) -> Infallible {
     let door = Arc::new(door);
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let places = Places::new(CONNECTIONS);
     let mut tasks = tokio::task::JoinSet::new();
     loop {
-        // Never closed.
-        let Ok(place) = places.clone().acquire_owned().await else { continue };
         match door.accept().await {
             Ok((stream, asker)) => {
-                let (door, desk) = (door.clone(), desk.clone());
-                tasks.spawn(async move {
-                    connection(&*door, &desk, stream, asker).await;
-                    drop(place);
-                });
+                let (door, desk, place) = (door.clone(), desk.clone(), places.take().await);
+                tasks.spawn(async move { connection(&*door, &desk, stream, asker, &place).await });
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a command");
@@ -150,19 +146,31 @@ async fn serve_at<D: Door>(door: D, desk: Arc<Desk>) -> Infallible {
     }
 }
 
-async fn connection<D: Door>(door: &D, desk: &Desk, stream: D::Stream, asker: Asker) {
+async fn connection<D: Door>(door: &D, desk: &Desk, stream: D::Stream, asker: Asker, place: &Arc<Place>) {
     let ends = AtomicBool::new(false);
     let service = service_fn(async |request| {
+        let busy = place.work();
         let response = door.answer(desk, request, &asker).await;
         ends.fetch_or(response.extensions().get::<Ends>().is_some(), Ordering::Relaxed);
-        Ok::<_, Infallible>(response)
+        // Until the last of it is handed over.
+        Ok::<_, Infallible>(response.map(|body| {
+            body.map_frame(move |frame| {
+                let _ = &busy;
+                frame
+            })
+        }))
     });
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_WITHIN)
         .serve_connection(TokioIo::new(stream), service);
-    if let Err(error) = serving.await {
-        tracing::debug!(%error, "a command's connection ended");
+    tokio::select! {
+        // It comes first: a request may be there.
+        biased;
+        ended = serving => if let Err(error) = ended {
+            tracing::debug!(%error, "a command's connection ended");
+        },
+        () = place.is_wanted() => tracing::debug!("an idle connection made room for another"),
     }
     // Once the answer is out.
     if ends.into_inner() {

@@ -11,9 +11,10 @@ use http::{Method, Request, Response, StatusCode};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::sync::Semaphore;
 
-/// Connections at once; more wait to be accepted.
+use super::places::Places;
+
+/// Connections at once; more take the place of those that ask for nothing.
 const CONNECTIONS: usize = 64;
 
 /// For the head of a request, and for the next request on a connection that is kept.
@@ -56,9 +57,8 @@ impl SideDoor {
         F: Future<Output = Option<Response<String>>> + Send,
     {
         let listener = tokio::net::TcpListener::from_std(self.listener)?;
-        let (answer, room) = (Arc::new(answer), Arc::new(Semaphore::new(CONNECTIONS)));
+        let (answer, places) = (Arc::new(answer), Places::new(CONNECTIONS));
         loop {
-            let Ok(place) = room.clone().acquire_owned().await else { return Ok(()) };
             let stream = match listener.accept().await {
                 Ok((stream, _)) => stream,
                 Err(error) => {
@@ -67,17 +67,22 @@ impl SideDoor {
                     continue;
                 }
             };
-            let answer = answer.clone();
+            let (answer, place) = (answer.clone(), places.take().await);
             tokio::spawn(async move {
-                let service =
-                    service_fn(|request| async { Ok::<_, Infallible>(respond(&*answer, request).await) });
+                let service = service_fn(|request| async {
+                    let _busy = place.work();
+                    Ok::<_, Infallible>(respond(&*answer, request).await)
+                });
                 let connection = http1::Builder::new()
                     .timer(TokioTimer::new())
                     .header_read_timeout(HEAD_WITHIN)
                     .serve_connection(TokioIo::new(stream), service);
-                // How it ends is the asker's business.
-                let _ = connection.await;
-                drop(place);
+                tokio::select! {
+                    biased;
+                    // How it ends is the asker's business.
+                    _ = connection => {}
+                    () = place.is_wanted() => {}
+                }
             });
         }
     }
