@@ -21,7 +21,7 @@ Examples:
   As it was before:
     ociregistry mirror podman --disable
 
-Exit codes: 0 all is as asked, 1 it is not (somebody else's file is in the way, a check failed),
+Exit codes: 0 all is as asked, 1 it is not (somebody else's file is in the way, a check failed), \
 2 wrong usage, 78 wrong configuration.";
 
 /// Point a container runtime at this daemon: show, write, take back or check its configuration

@@ -30,7 +30,8 @@ pub struct Unpin {
 
 #[derive(Args, Debug)]
 struct Images {
-    /// Images as in a pull, such as registry.k8s.io/pause:3.10, nginx or quay.io/team/a@sha256:…
+    /// Images as in a pull, such as registry.k8s.io/pause:3.10, quay.io/team/a@sha256:… or nginx, which is docker.io's
+    /// whatever default_ns is
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<Image>,
     #[command(flatten)]

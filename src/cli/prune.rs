@@ -27,7 +27,7 @@ Examples:
   All tags of two repositories:
     ociregistry prune --pattern '^quay.io/team/a:,^quay.io/team/b:'
 
-An image that fits all that is given goes, and with it the blobs that no other image needs. Pinned images, and those
+An image that fits all that is given goes, and with it the blobs that no other image needs. Pinned images, and those \
 that the configuration keeps ([prune] keep), stay. The daemon does it where one serves; pulls go on meanwhile.";
 
 /// Remove images from the cache
