@@ -141,6 +141,7 @@ fn a_port_in_use_is_said_to_be_the_healths() {
 #[test]
 fn idle_connections_keep_nobody_out() {
     let watched = Watched::of(Daemon::prepared(""));
+    let begun = std::time::Instant::now();
     let idle: Vec<_> = (0..80).map(|_| std::net::TcpStream::connect(watched.health).unwrap()).collect();
     assert_eq!(watched.is(200, "ok"), "");
     let mut socket: Vec<_> = Vec::new();
@@ -149,5 +150,7 @@ fn idle_connections_keep_nobody_out() {
         socket.push(std::os::unix::net::UnixStream::connect(path).unwrap());
     }
     assert!(watched.daemon.run(&["status"]).status.success());
+    // Long before their time is up.
+    assert!(begun.elapsed() < std::time::Duration::from_secs(5));
     drop((idle, socket));
 }

@@ -49,6 +49,11 @@ impl Places {
     /// A place for a connection that has asked for nothing yet. Waits while all are busy.
     pub async fn take(self: &Arc<Self>) -> Arc<Place> {
         loop {
+            if self.free.available_permits() == 0
+                && let Some((_, oldest)) = self.idle().by_age.pop_first()
+            {
+                oldest.notify_one();
+            }
             // Never closed.
             if let Ok(Ok(permit)) = timeout(LOOK_EVERY, self.free.clone().acquire_owned()).await {
                 let place = Place {
@@ -59,9 +64,6 @@ impl Places {
                 };
                 place.rest();
                 return Arc::new(place);
-            }
-            if let Some((_, oldest)) = self.idle().by_age.pop_first() {
-                oldest.notify_one();
             }
         }
     }
