@@ -7,12 +7,14 @@ mod support;
 use std::fs::File;
 use std::io::Write;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
+use support::cache::ran;
 use support::client::{End, get};
 use support::daemon::{Daemon, list};
 use support::failing::FailingFile;
@@ -128,9 +130,11 @@ impl Scene {
                 });
             }
             begun.wait();
-            strike(self);
+            // Those who wait go on whatever becomes of it.
+            let result = catch_unwind(AssertUnwindSafe(|| strike(self)));
             struck.wait();
             self.upstream.release(&layer.digest);
+            result.unwrap_or_else(|panic| resume_unwind(panic));
         });
     }
 
@@ -143,6 +147,19 @@ impl Scene {
         assert!(self.daemon.get(&target).is(200).body == small.bytes());
         eventually("the small image is kept", || self.daemon.blob(small.hex()).exists());
         self.daemon.proven();
+    }
+
+    fn filler(&self) -> PathBuf {
+        self.disk.at.join("filler")
+    }
+
+    /// Another program takes all the space that is left.
+    fn fill(&self) {
+        let mut filler = File::options().append(true).create(true).open(self.filler()).unwrap();
+        for piece in [vec![1; 1 << 20], vec![1; 512]] {
+            while filler.write_all(&piece).is_ok() {}
+        }
+        let _ = filler.sync_all();
     }
 
     fn count(&self, text: &str) -> usize {
@@ -188,14 +205,28 @@ fn a_layer_larger_than_the_disk_passes_on_xfs() {
 #[test]
 fn a_disk_that_fills_up_in_the_middle_of_a_layer_is_invisible() {
     needs!("mkfs.ext4", "mount");
-    let scene = on(EXT4_WITHOUT_EXTENTS, "loop", 100 * MIB);
+    let scene = on(EXT4_WITHOUT_EXTENTS, "loop", 40 * MIB);
     scene.pulled_through(|scene| {
         let partial = scene.daemon.images().join("partial").join(scene.layer().hex());
         assert!(partial.exists(), "nothing was written before it was full");
+        scene.fill();
     });
     assert_eq!(scene.count("the disk is full"), 1, "{}", scene.daemon.log());
     assert_eq!(list(&scene.daemon.images().join("blobs")), Vec::<String>::new());
+    std::fs::remove_file(scene.filler()).unwrap();
     scene.recovers();
+}
+
+#[test]
+fn a_layer_has_its_space_though_the_disk_fills_up_meanwhile() {
+    needs!("mkfs.ext4", "mkfs.xfs", "mount");
+    for make in [EXT4, XFS] {
+        let scene = on(make, "loop", 30 * MIB);
+        scene.pulled_through(Scene::fill);
+        assert_eq!(scene.upstream.count("GET", &scene.layer().digest), 1, "{}", scene.daemon.log());
+        eventually("it is kept", || scene.daemon.blob(scene.layer().hex()).exists());
+        scene.daemon.proven();
+    }
 }
 
 impl Scene {
@@ -284,7 +315,7 @@ fn a_disk_that_fills_up_loses_what_was_not_used_for_longest_and_keeps_what_comes
 #[test]
 fn what_was_used_within_the_hour_goes_when_there_is_no_other_room() {
     needs!("mkfs.ext4", "mount");
-    let mut scene = on(EXT4, "loop", 45 * MIB);
+    let mut scene = on(EXT4, "loop", 42 * MIB);
     let [older, old, used] = scene.holding([2 * HOUR, 900, 0]);
     scene.daemon.get(scene.manifest).is(200);
     assert!(scene.daemon.get(&scene.target).is(200).body == scene.layer().bytes());
@@ -321,9 +352,7 @@ fn a_full_disk_keeps_no_daemon_from_starting() {
         if emptied {
             File::options().write(true).open(&lock).unwrap().set_len(0).unwrap();
         }
-        let mut filler =
-            File::options().append(true).create(true).open(scene.disk.at.join("filler")).unwrap();
-        while filler.write_all(&[1; 512]).is_ok() {}
+        scene.fill();
         scene.daemon.start();
         scene.daemon.get(scene.manifest).is(200);
         let holder = std::fs::read_to_string(&lock).unwrap();
@@ -414,6 +443,8 @@ fn a_file_that_fails_in_its_middle_is_fetched_anew() {
     let target = format!("/v2/library/app/blobs/{}?ns=docker.io", blob.digest);
     daemon.get(&target).is(200);
     eventually("it is kept", || daemon.blob(blob.hex()).exists());
+    // And memory has nothing more of it.
+    ran(&daemon, &["list"]);
     let failing = FailingFile::of(blob, 3 * MIB);
     failing.replace(&daemon.blob(blob.hex()));
     upstream.forget();

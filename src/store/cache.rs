@@ -304,6 +304,11 @@ impl Store {
         self.disk.lacking()
     }
 
+    /// Whether bytes may have to come back.
+    pub fn is_lacking(&self) -> bool {
+        self.disk.is_lacking()
+    }
+
     /// Keeps a manifest under the names it was fetched by. As [`publish_blob`](Self::publish_blob).
     pub async fn publish_manifest(&self, bytes: Bytes, names: Vec<(Image, Arc<Record>)>) {
         let mut works = Vec::with_capacity(1 + names.len());

@@ -2,13 +2,14 @@
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{FallocateFlags, fallocate};
+use nix::sys::statvfs::fstatvfs;
 use serde::{Deserialize, Serialize};
 
 use super::layout::Layout;
@@ -198,11 +199,21 @@ impl Partial {
             return Ok(());
         }
         use nix::errno::Errno;
+        // One that cannot succeed would take all there is while it fails, and what is small would find no room.
+        if self.cannot_fit(size) {
+            return Err(StoreError::on("reserve space for", &self.path)(Errno::ENOSPC.into()));
+        }
         match fallocate(&*self.file, FallocateFlags::FALLOC_FL_KEEP_SIZE, offset, length) {
             // Not every file system can; there a full disk shows when it is full.
             Ok(()) | Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => Ok(()),
             Err(errno) => Err(StoreError::on("reserve space for", &self.path)(errno.into())),
         }
+    }
+
+    fn cannot_fit(&self, size: u64) -> bool {
+        let has = self.file.metadata().map_or(0, |data| data.blocks() * 512);
+        let left = size.saturating_sub(has);
+        fstatvfs(&*self.file).is_ok_and(|disk| left > disk.blocks_available() * disk.fragment_size())
     }
 
     /// For reading what is written so far.

@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
@@ -75,9 +75,31 @@ pub struct Disk {
 #[derive(Default)]
 struct State {
     trouble: Option<Trouble>,
-    /// Of the full disk: how many bytes have to come back for what there was no room for; the most since the keeper last
-    /// asked.
-    lacking: Option<u64>,
+    /// The most that the full disk had no room for since the keeper last asked.
+    lacking: Option<Lacking>,
+}
+
+/// What the full disk had no room for.
+struct Lacking {
+    /// So many bytes had to come back when that was found.
+    bytes: u64,
+    /// Where there are so many, there is room; none where there were as many, and yet no room: it is a quota, or the number
+    /// of files.
+    whole: Option<u64>,
+    folder: PathBuf,
+}
+
+impl Lacking {
+    /// How many bytes have to come back now, when others may have come back before.
+    fn now(self) -> Option<u64> {
+        let left = self.whole.and_then(|whole| Some(whole.saturating_sub(free(&self.folder)?)));
+        Some(left.map_or(self.bytes, |left| left.min(self.bytes))).filter(|bytes| *bytes > 0)
+    }
+}
+
+fn free(folder: &Path) -> Option<u64> {
+    let disk = nix::sys::statvfs::statvfs(folder).ok()?;
+    Some(disk.blocks_available() * disk.fragment_size())
 }
 
 impl Disk {
@@ -106,7 +128,13 @@ impl Disk {
 
     /// How many bytes have to come back for what the full disk had no room for; said once.
     pub fn lacking(&self) -> Option<u64> {
-        self.lock().lacking.take()
+        let lacking = self.lock().lacking.take()?;
+        lacking.now()
+    }
+
+    /// Whether that would say something.
+    pub fn is_lacking(&self) -> bool {
+        self.lock().lacking.is_some()
     }
 
     /// Something could not be kept, for which `wanted` bytes were needed, if that is known; `file` is what was written
@@ -120,8 +148,10 @@ impl Disk {
         // Before the file goes: whoever reads it may hold on to its space.
         let lacking = (kind == TroubleKind::Full).then(|| lacking(wanted, &error.path, file));
         let mut state = self.lock();
-        if lacking.is_some() {
-            state.lacking = state.lacking.max(lacking);
+        if let Some(lacking) = lacking {
+            if state.lacking.as_ref().is_none_or(|known| known.bytes < lacking.bytes) {
+                state.lacking = Some(lacking);
+            }
             self.wake_keeper();
         }
         match &state.trouble {
@@ -160,13 +190,17 @@ impl Disk {
 }
 
 /// How many bytes have to come back so that there is room for `wanted`, a part of which `file` has already.
-fn lacking(wanted: u64, near: &Path, file: Option<&Path>) -> u64 {
+fn lacking(wanted: u64, near: &Path, file: Option<&Path>) -> Lacking {
     let has = file.and_then(|file| std::fs::metadata(file).ok()).map_or(0, |data| data.blocks() * 512);
-    let left = (wanted + ROOM).saturating_sub(has);
-    let free = near.parent().and_then(|folder| nix::sys::statvfs::statvfs(folder).ok());
-    let free = free.map_or(0, |disk| disk.blocks_available() * disk.fragment_size());
-    // Where there was none in spite of what the file system says, it is a quota, or the number of files.
-    left.checked_sub(free).filter(|bytes| *bytes > 0).unwrap_or(left).max(ROOM)
+    let whole = wanted + ROOM;
+    let left = whole.saturating_sub(has);
+    let folder = near.parent().unwrap_or(near).to_owned();
+    let bytes = left.saturating_sub(free(&folder).unwrap_or(0));
+    match bytes {
+        // There was none in spite of what the file system says.
+        0 => Lacking { bytes: left.max(ROOM), whole: None, folder },
+        bytes => Lacking { bytes: bytes.max(ROOM), whole: Some(whole), folder },
+    }
 }
 
 fn write_probe(path: &Path, wanted: u64) -> io::Result<()> {
@@ -223,10 +257,15 @@ mod tests {
         let wanted = free + (100 << 30);
         // Others write to this disk as well.
         let about = |bytes: u64| bytes - (4 << 30)..bytes + (4 << 30);
-        assert!(about(100 << 30).contains(&lacking(wanted, &path, Some(&path))));
+        let found = lacking(wanted, &path, Some(&path));
+        assert!(about(100 << 30).contains(&found.bytes));
+        // What comes back meanwhile counts.
+        let more = Lacking { whole: found.whole.map(|whole| whole - (40 << 30)), ..found };
+        assert!(about(60 << 30).contains(&more.now().unwrap()));
         // There is as much, and yet there was no room: a quota.
-        let (all, some) = (lacking(8 << 20, &path, None), lacking(8 << 20, &path, Some(&path)));
-        assert_eq!(all, (8 << 20) + ROOM);
+        let all = lacking(8 << 20, &path, None);
+        assert_eq!((all.bytes, all.whole), ((8 << 20) + ROOM, None));
+        let (all, some) = (all.now().unwrap(), lacking(8 << 20, &path, Some(&path)).now().unwrap());
         assert!(all - some >= 4 << 20, "{some}");
     }
 }

@@ -25,7 +25,10 @@ pub fn run(shared: &Shared) {
     let mut full_disk = FullDisk::default();
     loop {
         // First of all: a host that starts has other things to read.
-        thread::park_timeout(LOOK_EVERY.min(next.saturating_duration_since(Instant::now())));
+        // Whoever woke us while we worked may have woken a wait of that work.
+        if !shared.store.is_lacking() {
+            thread::park_timeout(LOOK_EVERY.min(next.saturating_duration_since(Instant::now())));
+        }
         if shared.is_over() {
             return;
         }
