@@ -4,6 +4,7 @@
 
 mod care;
 mod content;
+mod copier;
 mod daemon;
 mod full;
 mod load;
@@ -137,6 +138,12 @@ impl<'a> Uncached<'a> {
         };
         let (ours, theirs) = alternate(|| rate(self.fresh(self.upstream).address), || rate(proxy().address));
         table.beside("uncached image pulls/s, 10 clients", "nginx as a caching proxy", ours, theirs);
+        let copier = || {
+            let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+            copier::start(&self.folder.join(number.to_string()), self.upstream)
+        };
+        let (ours, theirs) = alternate(|| rate(self.fresh(self.upstream).address), || rate(copier()));
+        table.beside("uncached image pulls/s, 10 clients", "a bare copier", ours, theirs);
     }
 
     fn large_blob(&self, table: &mut Table) {
