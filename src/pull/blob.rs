@@ -10,17 +10,15 @@ use tokio::time::{Instant, timeout_at};
 
 use super::flight::{Seat, State};
 use super::passage::Detour;
-use super::reader::{Reader, Source};
+use super::reader::{Reader, Relay, Source};
 use super::{ANSWER_WITHIN, FAR_AHEAD, Origin, Pull, PullError, Want, What};
 use crate::hello;
 use crate::oci::{Digest, Image, Name, Reference};
+use crate::upstream::UpstreamError;
 
 /// For so long a Range above byte 0 of a blob that came out wrong is refused: a client that holds a part of the
 /// wrong one must not get the rest of the right one.
 const WRONG_FOR: Duration = Duration::from_secs(60);
-
-/// A far-ahead read that upstream does not answer in this time waits for the download after all.
-const RELAY_WITHIN: Duration = Duration::from_secs(10);
 
 /// A blob that can be served, as far as its headers.
 pub struct Blob {
@@ -81,14 +79,17 @@ impl Pull {
         }
         let at_hand = || {
             let (file, size) = self.store.blob_at_hand(digest)?;
-            self.has_right_size(digest, size).then_some(Where::Stored(file, size))
+            self.has_right_size(name, digest, size).then_some(Where::Stored(file, size))
         };
+        if offset > 0 && self.wrong.get(digest).is_some_and(|since| since.elapsed() < WRONG_FOR) {
+            return Err(PullError::RecentlyWrong);
+        }
         let deadline = Instant::now() + ANSWER_WITHIN;
         let mut found = match self.boarded(digest, want, offset).or_else(at_hand) {
             Some(found) => found,
-            None => self.find_by(deadline, name, digest, want, offset).await?,
+            None => self.find_by(deadline, name, digest, want).await?,
         };
-        let mut own = false;
+        let (mut own, mut again) = (false, false);
         let (origin, size, place) = loop {
             match found {
                 Where::Stored(file, size) => break (Origin::Hit, size, Place::Stored(file)),
@@ -96,16 +97,28 @@ impl Pull {
                 Where::InFlight(seat) => match answerable(&seat, deadline).await {
                     Ok(size) => break (Origin::Miss, size, Place::InFlight(seat)),
                     Err(PullError::Store(_)) => {
+                        let told = seat.flight.progress().borrow().size;
                         drop(seat);
                         let (pull, name, digest) = (self.clone(), name.clone(), *digest);
-                        let size = async move { pull.blob_size(&name, &digest).await };
-                        break (Origin::Miss, self.by(deadline, size).await?, Place::Passing);
+                        let size = match told {
+                            Some(size) => size,
+                            None => {
+                                self.by(deadline, async move { pull.blob_size(&name, &digest).await }).await?
+                            }
+                        };
+                        break (Origin::Miss, size, Place::Passing);
+                    }
+                    // It did so just before we joined it.
+                    Err(PullError::Paused) if !again => {
+                        again = true;
+                        drop(seat);
+                        found = self.find_by(deadline, name, digest, want).await?;
                     }
                     // What another registry does not give, this one may.
                     Err(_) if !own && seat.flight.is_from_elsewhere(name) => {
                         own = true;
                         drop(seat);
-                        found = self.find_by(deadline, name, digest, want, offset).await?;
+                        found = self.find_by(deadline, name, digest, want).await?;
                     }
                     Err(error) => return Err(error),
                 },
@@ -121,10 +134,9 @@ impl Pull {
         name: &Name,
         digest: &Digest,
         want: Want,
-        offset: u64,
     ) -> Result<Where, PullError> {
         let (pull, name, digest) = (self.clone(), name.clone(), *digest);
-        self.by(deadline, async move { pull.find_blob(&name, &digest, want, offset).await }).await
+        self.by(deadline, async move { pull.find_blob(&name, &digest, want).await }).await
     }
 
     /// Has something done that asks upstream, and gives up waiting for it in time.
@@ -150,9 +162,8 @@ impl Pull {
         name: &Name,
         digest: &Digest,
         want: Want,
-        offset: u64,
     ) -> Result<Where, PullError> {
-        match self.stored(digest).await {
+        match self.stored(name, digest).await {
             Ok(Some((file, size))) => return Ok(Where::Stored(file, size)),
             Ok(None) => {}
             Err(error) => tracing::error!("{error}: fetching it anew"),
@@ -167,27 +178,29 @@ impl Pull {
         if self.is_known_missing(&What::Blob(image)) {
             return Err(PullError::KnownMissing);
         }
-        if offset > 0 && self.wrong.get(digest).is_some_and(|since| since.elapsed() < WRONG_FOR) {
-            return Err(PullError::RecentlyWrong);
-        }
         if want == Want::Head {
             return self.blob_size(name, digest).await.map(Where::Upstream);
         }
         let launch = |flight| self.launch(flight, name.clone());
-        Ok(Where::InFlight(self.flights.join(*digest, self.named.get(digest), launch)))
+        Ok(Where::InFlight(self.flights.join(*digest, self.named_size(name, digest), launch)))
     }
 
     async fn blob_size(&self, name: &Name, digest: &Digest) -> Result<u64, PullError> {
         if let Some(size) = self.flights.get(digest).and_then(|flight| flight.progress().borrow().size) {
             return Ok(size);
         }
-        let size = self.upstream(&name.registry).blob_size(&name.repository, digest).await?;
-        // Some send no length to a HEAD; then what a manifest said is all there is.
-        size.or_else(|| self.named.get(digest)).ok_or(PullError::TooLate)
+        let upstream = self.upstream(&name.registry);
+        let told = upstream.blob_size(&name.repository, digest).await;
+        // Some answer no HEAD, or send no length to it; then what a manifest said is all there is.
+        match (told, self.named_size(name, digest)) {
+            (Ok(Some(size)), _) | (Ok(None) | Err(UpstreamError::Invalid { .. }), Some(size)) => Ok(size),
+            (Ok(None), None) => Err(PullError::SizeUnknown),
+            (Err(error), _) => Err(error.into()),
+        }
     }
 
     /// The bytes `range` of a blob, within its size.
-    pub async fn read(self: &Arc<Self>, blob: &Blob, range: RangeInclusive<u64>) -> Reader {
+    pub fn read(self: &Arc<Self>, blob: &Blob, range: RangeInclusive<u64>) -> Reader {
         let (first, end) = (*range.start(), *range.end() + 1);
         let detour =
             Detour { pull: self.clone(), name: blob.name.clone(), digest: blob.digest, size: blob.size };
@@ -203,33 +216,14 @@ impl Pull {
                     // Its last byte is the flight's to give, like that of any other answer.
                     let last = (end - 1).min(blob.size.saturating_sub(2));
                     if first <= last
-                        && let Some(relay) = self.relay(&detour.name, &detour.digest, first, last).await
+                        && let Ok(place) = self.relays.clone().try_acquire_owned()
                     {
+                        let relay = Relay::start(&detour, first, last, place);
                         return Reader::new(first, end, Source::Relay(relay, seat), Some(detour));
                     }
                 }
                 Reader::new(first, end, Source::Flight(seat), Some(detour))
             }
         }
-    }
-
-    /// A range of upstream's, outside any flight; none when there is no place or no answer.
-    async fn relay(
-        &self,
-        name: &Name,
-        digest: &Digest,
-        first: u64,
-        last: u64,
-    ) -> Option<super::reader::Relay> {
-        let permit = self.relays.clone().try_acquire_owned().ok()?;
-        let upstream = self.upstream(&name.registry);
-        let (repository, digest) = (name.repository.clone(), *digest);
-        let open = async move { upstream.range(&repository, &digest, first, last).await };
-        let open = self.runtime.spawn(async move { tokio::time::timeout(RELAY_WITHIN, open).await });
-        let download = open.await.ok()?.ok()?.ok()?;
-        if download.start() != first {
-            return None;
-        }
-        Some(super::reader::Relay::start(&self.runtime, download, last + 1, permit))
     }
 }

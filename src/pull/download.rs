@@ -1,30 +1,28 @@
 //! The task of a flight: from upstream to the disk, hashed on the way, verified, handed to the store.
 
+use std::future::pending;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::failures::log_failure;
 use super::flight::{Flight, State};
+use super::sink::Sink;
 use super::slots::{Slots, Weight};
 use super::{Pull, PullError, What};
 use crate::config::Abandoned;
 use crate::oci::{Digest, Image, Name, Reference};
-use crate::store::{Partial, SMALL, StoreError, Verified};
+use crate::store::{Partial, SMALL, Verified};
 use crate::upstream::UpstreamError;
-
-/// Chunks between the wire and the disk; each is at most some 400 kB.
-const AHEAD: usize = 4;
-
-/// Written bytes that are announced to readers in one go.
-const ANNOUNCE: u64 = 512 << 10;
 
 /// Ends the flight however its task ends.
 struct Landing {
     pull: Arc<Pull>,
     flight: Arc<Flight>,
+    /// Of one that nobody asked for yet, its place among those.
+    _early: Option<OwnedSemaphorePermit>,
 }
 
 impl Drop for Landing {
@@ -37,10 +35,20 @@ impl Drop for Landing {
 }
 
 impl Pull {
-    /// Starts the task of a flight.
+    /// Starts the task of a flight that somebody waits for.
     pub(super) fn launch(self: &Arc<Self>, flight: Arc<Flight>, name: Name) {
+        self.launch_with(flight, name, None);
+    }
+
+    /// Starts the task of a flight. `early` is given back when it has landed.
+    pub(super) fn launch_with(
+        self: &Arc<Self>,
+        flight: Arc<Flight>,
+        name: Name,
+        early: Option<OwnedSemaphorePermit>,
+    ) {
         flight.launched(name.clone());
-        let landing = Landing { pull: self.clone(), flight };
+        let landing = Landing { pull: self.clone(), flight, _early: early };
         let pull = self.clone();
         self.runtime.spawn(async move {
             let flight = &landing.flight;
@@ -48,7 +56,6 @@ impl Pull {
                 Ok(None) => flight.ended(State::Done),
                 Ok(Some(verified)) => {
                     flight.ended(State::Done);
-                    pull.wrong.remove(&flight.digest);
                     // The flight stays to be joined until the store has it.
                     pull.store.publish_blob(Arc::new(verified)).await;
                 }
@@ -69,21 +76,22 @@ impl Pull {
     /// The verified blob; none when it is there already: a prefetch leaves it to us to find that out, and another
     /// flight may have brought it just before this one began.
     async fn download(&self, flight: &Arc<Flight>, name: &Name) -> Result<Option<Verified>, PullError> {
-        if let Some((file, size)) = self.stored(&flight.digest).await? {
+        if let Some((file, size)) = self.stored(name, &flight.digest).await? {
             flight.opened(file, size);
             return Ok(None);
         }
         let hint = flight.progress().borrow().size;
         let weight = if hint.is_some_and(|size| size <= SMALL) { Weight::Small } else { Weight::Large };
-        let _slot = self.slots(name).take(weight, flight.readers()).await;
+        let _slot = self.slots(name).take(weight, flight.readers()).await.ok_or(PullError::Crowded)?;
         let partial = self.begin(flight.digest).await?;
-        let partial = match self.settings.load().abandoned {
-            Abandoned::Finish => self.transfer(flight, name, partial).await?,
-            Abandoned::PauseAfter(limit) => tokio::select! {
-                result = self.transfer(flight, name, partial) => result?,
-                () = flight.abandoned(limit) => return Err(PullError::Paused),
-            },
+        let abandoned = self.settings.load().abandoned;
+        let stop = async {
+            match abandoned {
+                Abandoned::Finish => pending().await,
+                Abandoned::PauseAfter(limit) => flight.abandoned(limit).await,
+            }
         };
+        let partial = self.transfer(flight, name, partial, pin!(stop)).await?;
         Ok(Some(partial.finish()?))
     }
 
@@ -96,24 +104,30 @@ impl Pull {
         Ok(tokio::task::spawn_blocking(move || store.begin(digest)).await.map_err(|_| PullError::Lost)??)
     }
 
-    /// Moves all bytes that are missing.
+    /// Moves all bytes that are missing. When `stop` says so, it ends when what has come is written.
     async fn transfer(
         &self,
         flight: &Arc<Flight>,
         name: &Name,
         mut partial: Partial,
+        mut stop: Pin<&mut impl Future<Output = ()>>,
     ) -> Result<Partial, PullError> {
         if partial.size() == Some(partial.length()) {
             flight.opened(partial.file().clone(), partial.length());
             return Ok(partial);
         }
         let upstream = self.upstream(&name.registry);
-        let open = async |from, size| upstream.blob(&name.repository, &flight.digest, from, size).await;
-        let download = match open(partial.length(), partial.size()).await {
+        let mut open = async |from, size| {
+            let open = upstream.blob(&name.repository, &flight.digest, from, size);
+            unless(stop.as_mut(), open).await
+        };
+        // What the repository's own manifest says of the size bounds what upstream may send.
+        let named = flight.progress().borrow().size;
+        let download = match open(partial.length(), named.or(partial.size())).await? {
             // What an earlier download left does not fit what upstream has. Nobody has read of it yet.
             Err(UpstreamError::Invalid { .. }) if partial.length() > 0 || partial.size().is_some() => {
                 partial.restart()?;
-                open(0, None).await
+                open(0, named).await?
             }
             download => download,
         };
@@ -150,37 +164,36 @@ impl Pull {
             // Nobody reads it before it is complete, and a thread would cost more than the writing.
             let mut partial = partial;
             partial.expect(name, size)?;
-            while let Some(chunk) = next().await? {
+            while let Some(chunk) = unless(stop.as_mut(), next()).await?? {
                 partial.append(&chunk)?;
             }
             flight.wrote(partial.length());
             return Ok(partial);
         }
         // The wire is read while the disk is written.
-        let (sender, receiver) = mpsc::channel::<Bytes>(AHEAD);
-        let writer = {
-            let (flight, name) = (flight.clone(), name.clone());
-            tokio::task::spawn_blocking(move || write(partial, &name, size, receiver, &flight))
-        };
+        let mut sink = Sink::open(partial, name, size, flight.clone());
         let ended = loop {
-            match next().await {
-                Ok(Some(chunk)) => {
-                    // A writer that has gone has failed, and says why.
-                    if sender.send(chunk).await.is_err() {
-                        break Ok(());
-                    }
+            let mut chunk = pin!(next());
+            let chunk = loop {
+                tokio::select! {
+                    written = sink.written() => written?,
+                    chunk = &mut chunk, if !sink.is_full() => break chunk.map_err(PullError::from),
+                    () = &mut stop => break Err(PullError::Paused),
                 }
+            };
+            match chunk {
+                Ok(Some(chunk)) => sink.put(chunk),
                 Ok(None) => break Ok(()),
                 Err(error) => break Err(error),
             }
         };
-        drop(sender);
-        let partial = writer.await.map_err(|_| PullError::Lost)??;
+        // What has come is written in any case: the next download of this blob goes on in the same file.
+        let partial = sink.finish().await?;
         ended?;
         Ok(partial)
     }
 
-    fn slots(&self, name: &Name) -> Arc<Slots> {
+    pub(super) fn slots(&self, name: &Name) -> Arc<Slots> {
         let mut slots = self.slots.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         // Unlisted registries come and go; a count that nobody holds says nothing.
         if slots.len() > 1024 {
@@ -209,24 +222,14 @@ impl Pull {
     }
 }
 
-/// Writes what comes until the sender is dropped, and tells the readers. Blocks.
-fn write(
-    mut partial: Partial,
-    name: &Name,
-    size: Option<u64>,
-    mut chunks: mpsc::Receiver<Bytes>,
-    flight: &Flight,
-) -> Result<Partial, StoreError> {
-    partial.expect(name, size)?;
-    while let Some(chunk) = chunks.blocking_recv() {
-        let announced = partial.length();
-        partial.append(&chunk)?;
-        while partial.length() - announced < ANNOUNCE
-            && let Ok(chunk) = chunks.try_recv()
-        {
-            partial.append(&chunk)?;
-        }
-        flight.wrote(partial.length());
+/// Gives up what is at work when `stop` says so.
+async fn unless<T>(
+    stop: Pin<&mut impl Future<Output = ()>>,
+    work: impl Future<Output = T>,
+) -> Result<T, PullError> {
+    tokio::select! {
+        biased;
+        done = work => Ok(done),
+        () = stop => Err(PullError::Paused),
     }
-    Ok(partial)
 }

@@ -21,12 +21,16 @@ pub enum PullError {
     NoPlatform { image: String, wanted: String, has: String },
     #[error("no answer from upstream within {} s", super::ANSWER_WITHIN.as_secs())]
     TooLate,
+    #[error("upstream does not say how long it is")]
+    SizeUnknown,
     #[error("upstream sent the {0}")]
     Wrong(Arc<Wrong>),
     #[error("{0}")]
     Store(Arc<StoreError>),
     #[error("the download was paused, since nobody waited for it")]
     Paused,
+    #[error("too many other downloads from this registry are waited for already")]
+    Crowded,
     #[error("the download ended in an unforeseen way")]
     Lost,
 }
@@ -62,8 +66,8 @@ impl PullError {
             Self::AirGapped | Self::KnownMissing | Self::IsManifest | Self::NoPlatform { .. } => {
                 Cause::Missing
             }
-            Self::RecentlyWrong | Self::Wrong(_) => Cause::Invalid,
-            Self::Paused => Cause::Unavailable,
+            Self::RecentlyWrong | Self::SizeUnknown | Self::Wrong(_) => Cause::Invalid,
+            Self::Paused | Self::Crowded => Cause::Unavailable,
             Self::TooLate => Cause::Late,
             Self::Store(_) | Self::Lost => Cause::Internal,
             Self::Upstream(error) => match error {

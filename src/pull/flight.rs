@@ -146,7 +146,8 @@ impl Flight {
 
     pub fn running(&self, size: Option<u64>) {
         self.progress.send_modify(|progress| {
-            progress.size = size.or(progress.size);
+            // What a client was promised stays.
+            progress.size = progress.size.or(size);
             progress.state = State::Running;
         });
     }

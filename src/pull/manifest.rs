@@ -115,6 +115,10 @@ impl Pull {
 
     async fn fetch_once(&self, image: &Image) -> Result<Found, PullError> {
         log_image!(image, "pulling manifest from upstream: \"{image}\"");
+        let slots = self.slots(&image.name);
+        let place = tokio::time::timeout(ANSWER_WITHIN, slots.manifests.acquire()).await;
+        // It is never closed.
+        let _place = place.map_err(|_| PullError::TooLate)?.map_err(|_| PullError::Lost)?;
         let upstream = self.upstream(&image.name.registry);
         let fetched = upstream.manifest(&image.name.repository, &image.reference).await?;
         let media_type = fetched.manifest.media_type.clone();
@@ -143,7 +147,7 @@ impl Pull {
             self.children.insert((name.clone(), child.digest), ());
         }
         for named in manifest.manifests.iter().chain(&manifest.blobs) {
-            self.named.insert(named.digest, named.size);
+            self.named.insert((name.clone(), named.digest), named.size);
         }
     }
 

@@ -19,6 +19,7 @@ mod prefetch;
 mod reader;
 mod referrers;
 mod shared;
+mod sink;
 mod slots;
 mod stored;
 mod tags;
@@ -118,8 +119,8 @@ pub struct Pull {
     passages: Semaphore,
     /// What upstream said it does not have, and when.
     not_found: Cache<What, Instant>,
-    /// Sizes of what the manifests and indexes that we saw name.
-    named: Cache<Digest, u64>,
+    /// Sizes of what the manifests and indexes of a repository that we saw name.
+    named: Cache<(Name, Digest), u64>,
     /// Manifests that an index of their repository names.
     children: Cache<(Name, Digest), ()>,
     /// Blobs whose last download had the wrong digest, and when.

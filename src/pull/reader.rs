@@ -4,19 +4,23 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::time::timeout;
 
 use super::PullError;
 use super::flight::{Seat, State};
 use super::passage::{Detour, Passage};
-use crate::upstream::{Download, UpstreamError};
+use crate::upstream::UpstreamError;
 
 mod buffer;
 
 use buffer::{Buffer, CHUNK};
+
+/// A far-ahead read that upstream does not answer in this time waits for the download after all.
+const RELAY_WITHIN: Duration = Duration::from_secs(10);
 
 /// What a look at the source gave.
 pub enum Chunk {
@@ -67,15 +71,20 @@ impl Reader {
         if let Some(bytes) = self.ready.take() {
             return self.pass(bytes);
         }
-        if let Source::Relay(relay, _) = &mut self.source
+        if let Source::Relay(relay, seat) = &mut self.source
             && self.offset < relay.end
         {
-            return match relay.chunks.try_recv() {
-                Ok(Ok(bytes)) => self.pass(bytes),
-                Ok(Err(error)) => Chunk::Cut(error.into()),
-                Err(mpsc::error::TryRecvError::Empty) => Chunk::Later,
-                Err(mpsc::error::TryRecvError::Disconnected) => Chunk::Cut(PullError::Lost),
-            };
+            match relay.chunks.try_recv() {
+                Ok(Ok(bytes)) => {
+                    relay.begun = true;
+                    return self.pass(bytes);
+                }
+                Err(mpsc::error::TryRecvError::Empty) => return Chunk::Later,
+                // Nothing of it came: the flight will.
+                _ if !relay.begun => self.source = Source::Flight(seat.clone()),
+                Ok(Err(error)) => return Chunk::Cut(error.into()),
+                Err(mpsc::error::TryRecvError::Disconnected) => return Chunk::Cut(PullError::Lost),
+            }
         }
         // What a relay sent is not in the file, nor is what is before a range that the flight did not reach.
         let in_order = matches!(self.source, Source::Flight(_));
@@ -151,11 +160,19 @@ impl Reader {
     }
 
     async fn wait_here(&mut self) -> Result<(), PullError> {
-        if let Source::Relay(relay, _) = &mut self.source
+        if let Source::Relay(relay, seat) = &mut self.source
             && self.offset < relay.end
         {
-            let bytes = relay.chunks.recv().await.ok_or(PullError::Lost)??;
-            self.ready = Some(bytes);
+            match relay.chunks.recv().await {
+                Some(Ok(bytes)) => {
+                    relay.begun = true;
+                    self.ready = Some(bytes);
+                }
+                // Nothing of it came: the flight will.
+                _ if !relay.begun => self.source = Source::Flight(seat.clone()),
+                Some(Err(error)) => return Err(error.into()),
+                None => return Err(PullError::Lost),
+            }
             return Ok(());
         }
         let (file, readable) = match &mut self.source {
@@ -232,25 +249,38 @@ pub struct Relay {
     chunks: mpsc::Receiver<Result<Bytes, UpstreamError>>,
     /// Behind its last byte.
     end: u64,
+    /// Something of it came.
+    begun: bool,
 }
 
 impl Relay {
-    pub fn start(runtime: &Handle, mut download: Download, end: u64, permit: OwnedSemaphorePermit) -> Self {
+    /// Asks for the bytes `first..=last`.
+    pub fn start(detour: &Detour, first: u64, last: u64, place: OwnedSemaphorePermit) -> Self {
         let (sender, chunks) = mpsc::channel(1);
-        runtime.spawn(async move {
-            let _permit = permit;
-            loop {
-                let item = match download.chunk().await {
-                    Ok(Some(bytes)) => Ok(bytes),
-                    Ok(None) => return,
-                    Err(error) => Err(error),
-                };
+        let Detour { pull, name, digest, .. } = detour.clone();
+        let runtime = pull.runtime.clone();
+        let gone = sender.clone();
+        let relay = async move {
+            let _place = place;
+            let upstream = pull.upstream(&name.registry);
+            let open = upstream.range(&name.repository, &digest, first, last);
+            let Ok(Ok(mut download)) = timeout(RELAY_WITHIN, open).await else { return };
+            while download.start() == first
+                && let Some(item) = download.chunk().await.transpose()
+            {
                 let failed = item.is_err();
                 if sender.send(item).await.is_err() || failed {
                     return;
                 }
             }
+        };
+        runtime.spawn(async move {
+            tokio::select! {
+                () = relay => {}
+                // Its place is for those who wait.
+                () = gone.closed() => {}
+            }
         });
-        Self { chunks, end }
+        Self { chunks, end: last + 1, begun: false }
     }
 }

@@ -1,4 +1,5 @@
-//! Downloads at once from one upstream; those that a client waits for come first.
+//! What goes on at once with one upstream, and what may wait for it. Of downloads, those that a client waits for come
+//! first.
 //!
 //! A small blob takes a quarter of a place: it is on the wire for little more than a round trip, and a far upstream
 //! would otherwise be slower through us than without us. One that a client has waited for too long begins although
@@ -8,13 +9,25 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 
 /// A client that waits for a place has it after this time, mostly.
 const OVERDUE: Duration = Duration::from_secs(5);
 
 /// Of places that there are, so many more are for those.
 const SPARE: usize = 3;
+
+/// Downloads that clients wait for and that wait for a place; each takes some kilobytes of memory.
+const WAITING: usize = 1024;
+
+/// Manifests at once, in memory as a whole.
+const MANIFESTS: usize = 64;
+
+/// Images whose blobs are fetched before anybody asks for them.
+const EARLY_IMAGES: usize = 64;
+
+/// Such blobs of all of those, until they have landed.
+const EARLY_BLOBS: usize = 64;
 
 /// What a download takes of [`Slots`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +39,9 @@ pub enum Weight {
 /// A bounded number of places, with two queues for them.
 pub struct Slots {
     queues: Mutex<Queues>,
+    pub manifests: Semaphore,
+    pub early_images: Arc<Semaphore>,
+    pub early_blobs: Arc<Semaphore>,
 }
 
 struct Queues {
@@ -36,6 +52,18 @@ struct Queues {
     overdue: VecDeque<Waiting>,
     wanted: VecDeque<Waiting>,
     early: VecDeque<Waiting>,
+}
+
+impl Queues {
+    /// How many wait that somebody waits for; those that gave up waiting in a queue are still in it.
+    fn waiting(&mut self) -> usize {
+        for queue in [&mut self.wanted, &mut self.overdue] {
+            if queue.len() >= WAITING / 2 {
+                queue.retain(|waiting| !waiting.sender.is_closed());
+            }
+        }
+        self.wanted.len() + self.overdue.len()
+    }
 }
 
 struct Waiting {
@@ -63,25 +91,34 @@ impl Slots {
             wanted: VecDeque::new(),
             early: VecDeque::new(),
         };
-        Arc::new(Self { queues: Mutex::new(queues) })
+        Arc::new(Self {
+            queues: Mutex::new(queues),
+            manifests: Semaphore::new(MANIFESTS),
+            early_images: Arc::new(Semaphore::new(EARLY_IMAGES)),
+            early_blobs: Arc::new(Semaphore::new(EARLY_BLOBS)),
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Queues> {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for a place: behind everybody as long as `readers` is zero, before those others from then on.
-    pub async fn take(self: &Arc<Self>, weight: Weight, mut readers: watch::Receiver<usize>) -> Slot {
+    /// Waits for a place: behind everybody as long as `readers` is zero, before those others from then on. None when too
+    /// many wait already.
+    pub async fn take(self: &Arc<Self>, weight: Weight, mut readers: watch::Receiver<usize>) -> Option<Slot> {
         if *readers.borrow_and_update() == 0 {
             tokio::select! {
-                slot = self.queue(weight, |queues| &mut queues.early) => return slot,
+                slot = self.queue(weight, |queues| &mut queues.early) => return Some(slot),
                 _ = readers.wait_for(|readers| *readers > 0) => {}
             }
         }
+        if self.lock().waiting() >= WAITING {
+            return None;
+        }
         let in_turn = self.queue(weight, |queues| &mut queues.wanted);
         match tokio::time::timeout(OVERDUE, in_turn).await {
-            Ok(slot) => slot,
-            Err(_) => self.queue(weight, |queues| &mut queues.overdue).await,
+            Ok(slot) => Some(slot),
+            Err(_) => Some(self.queue(weight, |queues| &mut queues.overdue).await),
         }
     }
 
@@ -144,7 +181,7 @@ mod tests {
         let (_none, nobody) = watch::channel(0);
         let (_one, somebody) = watch::channel(1);
         let (later, promoted) = watch::channel(0);
-        let taken = slots.take(Weight::Large, somebody.clone()).await;
+        let taken = slots.take(Weight::Large, somebody.clone()).await.unwrap();
         let (order, mut came) = tokio::sync::mpsc::unbounded_channel();
         for (name, readers) in [("early", nobody), ("promoted", promoted), ("wanted", somebody)] {
             let (slots, order) = (slots.clone(), order.clone());
@@ -197,7 +234,7 @@ mod tests {
         let fifth = slots.take(Weight::Small, somebody.clone());
         assert!(tokio::time::timeout(Duration::from_millis(20), fifth).await.is_err());
         taken.clear();
-        let large = slots.take(Weight::Large, somebody.clone()).await;
+        let large = slots.take(Weight::Large, somebody.clone()).await.unwrap();
         let small = slots.take(Weight::Small, somebody.clone());
         assert!(tokio::time::timeout(Duration::from_millis(20), small).await.is_err());
         drop(large);

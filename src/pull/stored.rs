@@ -4,7 +4,7 @@ use std::fs::File;
 use std::sync::Arc;
 
 use super::{Pull, PullError};
-use crate::oci::Digest;
+use crate::oci::{Digest, Name};
 use crate::store::Kind;
 
 impl Pull {
@@ -17,14 +17,23 @@ impl Pull {
         let _ = tokio::task::spawn_blocking(aside).await;
     }
 
-    /// Whether a blob's size is what the manifests say, as far as we know any.
-    pub(super) fn has_right_size(&self, digest: &Digest, size: u64) -> bool {
-        self.named.get(digest).is_none_or(|named| named == size)
+    /// A blob's size in bytes as the manifests of that repository say, as far as we know any.
+    pub(super) fn named_size(&self, name: &Name, digest: &Digest) -> Option<u64> {
+        self.named.get(&(name.clone(), *digest))
+    }
+
+    /// Whether a blob's size is that.
+    pub(super) fn has_right_size(&self, name: &Name, digest: &Digest, size: u64) -> bool {
+        self.named_size(name, digest).is_none_or(|named| named == size)
     }
 
     /// A blob's file and size in bytes, if the store has it. One whose size is not what a manifest says is proven
     /// first: either is wrong.
-    pub(super) async fn stored(&self, digest: &Digest) -> Result<Option<(Arc<File>, u64)>, PullError> {
+    pub(super) async fn stored(
+        &self,
+        name: &Name,
+        digest: &Digest,
+    ) -> Result<Option<(Arc<File>, u64)>, PullError> {
         let (file, size) = match self.store.blob(digest) {
             Ok(Some(stored)) => stored,
             Ok(None) => return Ok(None),
@@ -36,7 +45,7 @@ impl Pull {
             }
             Err(error) => return Err(error.into()),
         };
-        if self.has_right_size(digest, size) {
+        if self.has_right_size(name, digest, size) {
             return Ok(Some((file, size)));
         }
         let prove = || {
@@ -49,7 +58,7 @@ impl Pull {
         if !self.proofs.run(&self.runtime, digest, prove).await.unwrap_or(false) {
             return Ok(None);
         }
-        self.named.insert(*digest, size);
+        self.named.insert((name.clone(), *digest), size);
         Ok(Some((file, size)))
     }
 }

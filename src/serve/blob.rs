@@ -50,7 +50,7 @@ impl Responder {
         match selection {
             Selection::Whole => {
                 if let (Want::Body, Some(last)) = (want, size.checked_sub(1)) {
-                    *response.body_mut() = Body::blob(self.pull.read(&blob, 0..=last).await, size);
+                    *response.body_mut() = Body::blob(self.pull.read(&blob, 0..=last), size);
                 }
             }
             Selection::One(range) => {
@@ -61,7 +61,7 @@ impl Responder {
                     headers.insert(header::CONTENT_RANGE, content_range);
                 }
                 *response.status_mut() = StatusCode::PARTIAL_CONTENT;
-                *response.body_mut() = Body::blob(self.pull.read(&blob, range).await, length);
+                *response.body_mut() = Body::blob(self.pull.read(&blob, range), length);
             }
             Selection::Several(ranges) => {
                 let multipart = Multipart::new(digest, size, ranges);

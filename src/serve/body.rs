@@ -13,7 +13,6 @@ use super::multipart::{Multipart, Piece};
 use super::request_log::Entry;
 use crate::pull::{Blob, Chunk, Pull, PullError, Reader};
 
-type Opening = Pin<Box<dyn Future<Output = Reader>>>;
 type Waiting = Pin<Box<dyn Future<Output = (Reader, Option<PullError>)>>>;
 
 /// Bytes at hand, a range of a blob, or several ranges one after the other.
@@ -30,7 +29,6 @@ pub struct Body {
 /// What is sent now.
 enum Content {
     Bytes(Bytes),
-    Opening(Opening),
     Pieces(std::vec::IntoIter<Bytes>),
     Reader(Reader),
     Waiting(Waiting),
@@ -42,7 +40,7 @@ enum Content {
 struct Parts {
     pieces: Multipart,
     pull: Arc<Pull>,
-    blob: Arc<Blob>,
+    blob: Blob,
 }
 
 /// The body ends early, and with it the connection. Why is in the log.
@@ -88,7 +86,7 @@ impl Body {
 
     pub fn multipart(pieces: Multipart, pull: Arc<Pull>, blob: Blob) -> Self {
         let left = pieces.length();
-        let parts = Some(Parts { pieces, pull, blob: Arc::new(blob) });
+        let parts = Some(Parts { pieces, pull, blob });
         Self { content: Content::Over, parts, left, log: None, counted: None, is_content: false }
     }
 
@@ -135,10 +133,7 @@ impl Parts {
     fn next(&mut self) -> Option<Content> {
         Some(match self.pieces.next()? {
             Piece::Text(text) => Content::Bytes(text),
-            Piece::Range(range) => {
-                let (pull, blob) = (self.pull.clone(), self.blob.clone());
-                Content::Opening(Box::pin(async move { pull.read(&blob, range).await }))
-            }
+            Piece::Range(range) => Content::Reader(self.pull.read(&self.blob, range)),
         })
     }
 }
@@ -159,13 +154,6 @@ impl http_body::Body for Body {
                 },
                 Content::Bytes(bytes) if bytes.is_empty() => {}
                 Content::Bytes(bytes) => return self.pass(bytes),
-                Content::Opening(mut opening) => match opening.as_mut().poll(context) {
-                    Poll::Pending => {
-                        self.content = Content::Opening(opening);
-                        return Poll::Pending;
-                    }
-                    Poll::Ready(reader) => self.content = Content::Reader(reader),
-                },
                 Content::Pieces(mut pieces) => match pieces.next() {
                     None => {}
                     Some(piece) => {
