@@ -20,6 +20,7 @@ use super::list::{InMemory, in_memory};
 use super::lock::{FolderId, Lock};
 use super::partial::{Partial, Verified, remove};
 use super::publish::{Pending, Publisher, lock};
+use super::syncs::Syncs;
 use super::touch::Touches;
 use super::trouble::{Disk, TRY_EVERY, Trouble, TroubleKind};
 use super::work::{Change, Work};
@@ -38,6 +39,7 @@ pub struct Store {
     id: String,
     boot: Arc<str>,
     number: Arc<AtomicU64>,
+    syncs: Arc<Syncs>,
     pub(super) manifests: Cache<Digest, Bytes, ByLength>,
     references: Cache<Image, Arc<Record>>,
     /// References and lists that were forgotten or whose files were removed.
@@ -103,6 +105,7 @@ impl Store {
             id,
             boot: Arc::from(boot.trim()),
             number,
+            syncs: Arc::default(),
             manifests: Cache::with_weighter(2048, MANIFEST_MEMORY, ByLength),
             references: Cache::new(REFERENCES),
             dropped: AtomicU64::new(0),
@@ -239,7 +242,7 @@ impl Store {
 
     /// Begins or resumes the download of a blob. There must be one at a time for a digest. Blocks.
     pub fn begin(&self, digest: Digest) -> Result<Partial, StoreError> {
-        Partial::open(&self.layout, &self.boot, &self.number, digest, self.disk.is_troubled())
+        Partial::open(&self.layout, &self.boot, &self.number, &self.syncs, digest, self.disk.is_troubled())
     }
 
     /// What is wrong with the disk, if anything is.
@@ -254,6 +257,7 @@ impl Store {
         self.disk.failed(error, wanted, Some(&path));
         let useless = error.is_damage() || error.source.kind() == ErrorKind::PermissionDenied;
         if useless || error.trouble() == Some(TroubleKind::Full) {
+            self.syncs.forget(digest);
             remove(&path);
             remove(&self.layout.sidecar(digest));
         }
@@ -274,16 +278,16 @@ impl Store {
     pub async fn publish_blob(&self, blob: Arc<Verified>) {
         if blob.size > SMALL {
             // It would hold up the whole batch.
-            let large = blob.clone();
-            match blocking(move || large.file.sync_all()).await {
-                Some(Ok(())) | None => {}
-                Some(Err(error)) => {
-                    let error = StoreError::on("sync", &blob.path)(error);
-                    self.disk.failed(&error, blob.size, Some(&blob.path));
-                    remove(&blob.path);
-                    return;
-                }
-            }
+            let (large, disk, syncs) = (blob.clone(), self.disk.clone(), self.syncs.clone());
+            let sync = move || {
+                large.sync().inspect_err(|error| {
+                    disk.failed(error, large.size, Some(&large.path));
+                    syncs.forget(&large.digest);
+                    large.discard();
+                })
+            };
+            // None: we are ending, and the next start goes on from there.
+            let Some(Ok(())) = blocking(sync).await else { return };
         }
         let large = blob.size > SMALL;
         self.publisher.publish(vec![Work::Blob(blob)]).await;

@@ -39,6 +39,7 @@ mod open;
 mod partial;
 mod publish;
 mod record;
+mod syncs;
 #[cfg(test)]
 mod tests;
 mod touch;

@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{FallocateFlags, fallocate};
@@ -13,6 +13,7 @@ use nix::sys::statvfs::fstatvfs;
 use serde::{Deserialize, Serialize};
 
 use super::layout::Layout;
+use super::syncs::{Sync, Syncs};
 use super::{SMALL, StoreError};
 use crate::oci::{Digest, Hasher, Name};
 
@@ -46,12 +47,13 @@ pub struct Partial {
     size: Option<u64>,
     boot: Arc<str>,
     number: Arc<AtomicU64>,
+    syncs: Arc<Syncs>,
     synced: Option<Syncing>,
     /// The disk has been full or worse of late: even a small blob asks for its space first.
     troubled: bool,
 }
 
-/// How much of the file is known to be on disk, written down in the sidecar behind the writer's back.
+/// How much of the file is known to be on disk, written down in the sidecar.
 struct Syncing {
     path: PathBuf,
     from: Name,
@@ -59,7 +61,8 @@ struct Syncing {
     boot: Arc<str>,
     asked: u64,
     asked_at: Instant,
-    busy: Arc<AtomicBool>,
+    /// The last one, perhaps still under way.
+    last: Option<Arc<Sync>>,
     number: Arc<AtomicU64>,
 }
 
@@ -71,9 +74,24 @@ pub struct Verified {
     pub(super) file: Arc<File>,
     pub(super) size: u64,
     pub(super) sidecar: bool,
+    /// The last sync of the file, perhaps still under way.
+    synced: Option<Arc<Sync>>,
 }
 
 impl Verified {
+    /// Waits until all of it is on disk, and fails when any sync of it did. Blocks.
+    pub(super) fn sync(&self) -> Result<(), StoreError> {
+        let earlier = self.synced.as_ref().map_or(Ok(()), |sync| sync.wait());
+        let synced = earlier.map_err(io::Error::from).and_then(|()| self.file.sync_all());
+        synced.map_err(StoreError::on("sync", &self.path))
+    }
+
+    /// Gives it up. Blocks.
+    pub(super) fn discard(&self) {
+        remove(&self.path);
+        remove(&sidecar(&self.path));
+    }
+
     pub fn file(&self) -> &Arc<File> {
         &self.file
     }
@@ -98,11 +116,17 @@ impl Partial {
         layout: &Layout,
         boot: &Arc<str>,
         number: &Arc<AtomicU64>,
+        syncs: &Arc<Syncs>,
         digest: Digest,
         troubled: bool,
     ) -> Result<Self, StoreError> {
         let path = layout.partial(&digest);
-        let known = known_prefix(&layout.sidecar(&digest), boot);
+        let sidecar = layout.sidecar(&digest);
+        if sidecar.exists() {
+            // If that fails, there is nothing to go by.
+            syncs.wait(&digest);
+        }
+        let known = known_prefix(&sidecar, boot);
         let (prefix, durable, size) = known.unwrap_or((0, 0, None));
         let file = File::options()
             .read(true)
@@ -122,6 +146,7 @@ impl Partial {
             size,
             boot: boot.clone(),
             number: number.clone(),
+            syncs: syncs.clone(),
             synced: None,
             troubled,
         };
@@ -142,13 +167,13 @@ impl Partial {
             return Ok(());
         }
         let syncing = Syncing {
-            path: self.sidecar(),
+            path: sidecar(&self.path),
             from: from.clone(),
             size,
             boot: self.boot.clone(),
             asked: self.length,
             asked_at: Instant::now(),
-            busy: Arc::default(),
+            last: None,
             number: self.number.clone(),
         };
         match syncing.write(self.durable.min(self.length)) {
@@ -158,10 +183,6 @@ impl Partial {
         }
         self.synced = Some(syncing);
         Ok(())
-    }
-
-    fn sidecar(&self) -> PathBuf {
-        self.path.with_extension("json")
     }
 
     /// Cuts the file to what is known to be good, and takes that into the hash.
@@ -236,13 +257,27 @@ impl Partial {
         self.file.write_all_at(bytes, self.length).map_err(StoreError::on("write", &self.path))?;
         self.hasher.update(bytes);
         self.length += bytes.len() as u64;
-        if let Some(syncing) = &mut self.synced
-            && self.length - syncing.asked >= SYNC_EVERY
-            && syncing.asked_at.elapsed() >= SYNC_PAUSE
-            && !syncing.busy.swap(true, Ordering::AcqRel)
-        {
+        self.sync_behind()
+    }
+
+    /// Has what is written so far synced, now and then; the writer goes on. Fails when such a sync did: the file may
+    /// have lost bytes then, and no later sync would say so.
+    fn sync_behind(&mut self) -> Result<(), StoreError> {
+        let Some(syncing) = &mut self.synced else { return Ok(()) };
+        match syncing.last.as_ref().map(|last| (last.result(), last.length)) {
+            None => {}
+            Some((None, _)) => return Ok(()),
+            Some((Some(Ok(())), length)) => {
+                // If it cannot be written, less can be resumed.
+                let _ = syncing.write(length);
+                syncing.last = None;
+            }
+            Some((Some(Err(errno)), _)) => return Err(StoreError::on("sync", &self.path)(errno.into())),
+        }
+        if self.length - syncing.asked >= SYNC_EVERY && syncing.asked_at.elapsed() >= SYNC_PAUSE {
             (syncing.asked, syncing.asked_at) = (self.length, Instant::now());
-            syncing.sync_behind(self.file.clone(), self.length);
+            let (file, sidecar) = (self.file.clone(), syncing.path.clone());
+            syncing.last = self.syncs.start(self.digest, file, sidecar, self.length);
         }
         Ok(())
     }
@@ -258,6 +293,7 @@ impl Partial {
                 file: self.file,
                 size: self.length,
                 sidecar,
+                synced: self.synced.and_then(|syncing| syncing.last),
             });
         }
         let wrong = Box::new(Wrong { want: self.digest, got, bytes: self.length });
@@ -267,7 +303,7 @@ impl Partial {
 
     /// Begins again at byte 0. Blocks.
     pub fn restart(&mut self) -> Result<(), StoreError> {
-        remove(&self.sidecar());
+        remove(&sidecar(&self.path));
         self.file.set_len(0).map_err(StoreError::on("cut", &self.path))?;
         self.hasher = Hasher::new(self.digest.algorithm());
         (self.length, self.durable, self.size) = (0, 0, None);
@@ -276,9 +312,14 @@ impl Partial {
 
     /// Gives it up. Blocks.
     pub fn discard(self) {
+        self.syncs.forget(&self.digest);
         remove(&self.path);
-        remove(&self.sidecar());
+        remove(&sidecar(&self.path));
     }
+}
+
+fn sidecar(partial: &Path) -> PathBuf {
+    partial.with_extension("json")
 }
 
 /// Best effort: what stays behind is found wrong again, and swept in the end.
@@ -309,29 +350,6 @@ impl Syncing {
         };
         write().map_err(error)
     }
-
-    /// Syncs what is written so far in a thread of its own; the writer goes on.
-    fn sync_behind(&self, file: Arc<File>, length: u64) {
-        let busy = self.busy.clone();
-        let next = Self {
-            path: self.path.clone(),
-            from: self.from.clone(),
-            boot: self.boot.clone(),
-            busy: self.busy.clone(),
-            number: self.number.clone(),
-            ..*self
-        };
-        let work = move || {
-            // A failure costs only that less can be resumed: the last sync decides whether the blob is kept.
-            if file.sync_data().is_ok() && next.path.exists() {
-                let _ = next.write(length);
-            }
-            next.busy.store(false, Ordering::Release);
-        };
-        if std::thread::Builder::new().name("sync".into()).spawn(work).is_err() {
-            busy.store(false, Ordering::Release);
-        }
-    }
 }
 
 /// How much of a partial file may be believed, how much of that is on disk, and the size of the whole; none when there
@@ -340,4 +358,117 @@ fn known_prefix(sidecar: &Path, boot: &str) -> Option<(u64, u64, Option<u64>)> {
     let sidecar: Sidecar = serde_json::from_slice(&fs::read(sidecar).ok()?).ok()?;
     let believed = if sidecar.boot == boot { u64::MAX } else { sidecar.prefix };
     Some((believed, sidecar.prefix, sidecar.size))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Store;
+    use super::*;
+    use crate::oci::Algorithm;
+
+    fn name() -> Name {
+        Name::new("quay.io".parse().unwrap(), "a/b".parse().unwrap())
+    }
+
+    fn digest(bytes: &[u8]) -> Digest {
+        Digest::of(Algorithm::Sha256, bytes)
+    }
+
+    /// A download whose next byte has it synced.
+    fn due(store: &Store, bytes: &[u8]) -> Partial {
+        let mut partial = store.begin(digest(bytes)).unwrap();
+        partial.expect(&name(), None).unwrap();
+        let syncing = partial.synced.as_mut().unwrap();
+        syncing.asked_at = Instant::now().checked_sub(SYNC_PAUSE).unwrap();
+        partial.length = SYNC_EVERY - 1;
+        partial
+    }
+
+    /// What takes bytes and cannot be synced.
+    fn unsyncable() -> Arc<File> {
+        Arc::new(File::options().read(true).write(true).open("/dev/null").unwrap())
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = fs::read_dir(folder.join("partial")).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_sync_that_failed_ends_the_download() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let mut partial = due(&store, b"x");
+        partial.file = unsyncable();
+        partial.append(b"x").unwrap();
+        partial.synced.as_ref().unwrap().last.as_ref().unwrap().wait().unwrap_err();
+        assert_eq!(partial.append(b"y").unwrap_err().operation, "sync");
+        // Whoever comes next cannot know how much of it is on disk.
+        drop(partial);
+        assert_eq!(names(folder.path()), [digest(b"x").hex()]);
+        assert_eq!(store.begin(digest(b"x")).unwrap().length(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_blob_of_which_any_sync_failed_is_not_published() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let bytes = vec![7; 2 << 20];
+        let mut partial = store.begin(digest(&bytes)).unwrap();
+        partial.expect(&name(), None).unwrap();
+        partial.append(&bytes).unwrap();
+        let (path, syncs) = (sidecar(&partial.path), partial.syncs.clone());
+        partial.synced.as_mut().unwrap().last = syncs.start(partial.digest, unsyncable(), path, 1);
+        let blob = Arc::new(partial.finish().unwrap());
+        store.publish_blob(blob).await;
+        assert!(store.blob(&digest(&bytes)).unwrap().is_none());
+        assert!(names(folder.path()).is_empty());
+        store.close();
+        assert_eq!(fs::read_dir(folder.path().join("blobs")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_was_synced_is_written_down_by_its_own_download_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let path = store.layout.sidecar(&digest(b"x"));
+        let prefix = || -> u64 {
+            let sidecar: Sidecar = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+            sidecar.prefix
+        };
+        let mut partial = due(&store, b"x");
+        partial.append(b"x").unwrap();
+        let last = partial.synced.as_ref().unwrap().last.clone().unwrap();
+        last.wait().unwrap();
+        assert_eq!(prefix(), 0);
+        partial.append(b"y").unwrap();
+        assert_eq!(prefix(), SYNC_EVERY);
+        // One that is wrong goes with its sync under way; the next download of the digest is another file.
+        let file = partial.file.clone();
+        let (digest, syncs) = (partial.digest, partial.syncs.clone());
+        partial.discard();
+        let mut next = store.begin(digest).unwrap();
+        next.expect(&name(), None).unwrap();
+        assert_eq!(prefix(), 0);
+        let late = syncs.start(digest, file, path.clone(), SYNC_EVERY).unwrap();
+        syncs.forget(&digest);
+        late.wait().unwrap();
+        next.append(b"z").unwrap();
+        assert_eq!(prefix(), 0);
+    }
+
+    #[test]
+    fn a_file_is_not_gone_on_with_while_it_is_synced() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Arc::new(Store::open(folder.path()).unwrap());
+        let mut partial = store.begin(digest(b"x")).unwrap();
+        partial.expect(&name(), None).unwrap();
+        partial.append(b"x").unwrap();
+        let (path, syncs) = (sidecar(&partial.path), partial.syncs.clone());
+        drop(partial);
+        let failed = syncs.start(digest(b"x"), unsyncable(), path, 1).unwrap();
+        // Whether that has ended by now or not: its failure is known.
+        assert_eq!(store.begin(digest(b"x")).unwrap().length(), 0);
+        assert!(failed.result().is_some());
+    }
 }
