@@ -18,7 +18,7 @@ use super::layout::Layout;
 use super::partial::Verified;
 use super::trouble::Disk;
 use super::work::{Change, Work};
-use super::writer::Writer;
+use super::writer::{Writer, whole};
 use super::{Kept, Record};
 use crate::oci::{Digest, Image, Name, Referrers, Subject, TagList};
 
@@ -120,7 +120,9 @@ impl Publisher {
         totals: Arc<Totals>,
     ) -> io::Result<Self> {
         let (queue, jobs) = mpsc::unbounded_channel();
-        let writer = Writer { layout, number, pending: pending.clone(), disk, guard: guard.clone(), totals };
+        let whole = whole(&layout.root);
+        let writer =
+            Writer { layout, number, pending: pending.clone(), disk, guard: guard.clone(), totals, whole };
         let thread = std::thread::Builder::new().name("publish".into()).spawn(move || writer.run(jobs))?;
         Ok(Self {
             pending,

@@ -24,6 +24,9 @@ use crate::oci::Reference;
 /// From so many files in a batch on, the file system is synced as a whole.
 const SYNCFS_FROM: usize = 64;
 
+/// The first kernel whose syncfs tells of failed writes (syncfs(2), VERSIONS).
+const SYNCFS_TELLS: (u32, u32) = (5, 8);
+
 /// Threads that sync the files of a smaller batch.
 const SYNC_THREADS: usize = 8;
 
@@ -34,6 +37,22 @@ pub struct Writer {
     pub disk: Arc<Disk>,
     pub guard: Arc<Guard>,
     pub totals: Arc<Totals>,
+    /// The file system as a whole, while nothing that was written to it is known to have failed.
+    pub whole: Option<File>,
+}
+
+/// Opens the file system of a folder to be synced as a whole; none where that would hide what failed.
+///
+/// Open from the start on, so that it is told of everything that fails, by whomever that is found first.
+pub fn whole(root: &Path) -> Option<File> {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    (version(&release)? >= SYNCFS_TELLS).then(|| File::open(root).ok())?
+}
+
+/// `5.8.0-1-amd64`
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|letter: char| !letter.is_ascii_digit()).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
 
 /// A written file and the name it gets.
@@ -51,7 +70,7 @@ struct Folder {
 }
 
 impl Writer {
-    pub fn run(self, mut jobs: mpsc::UnboundedReceiver<Job>) {
+    pub fn run(mut self, mut jobs: mpsc::UnboundedReceiver<Job>) {
         let mut batch = Vec::new();
         while jobs.blocking_recv_many(&mut batch, BACKLOG) > 0 {
             let (works, permits): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
@@ -64,7 +83,7 @@ impl Writer {
         }
     }
 
-    fn write_batch(&self, works: &[Work]) {
+    fn write_batch(&mut self, works: &[Work]) {
         let mut contents = Vec::new();
         for work in works {
             match work {
@@ -82,7 +101,8 @@ impl Writer {
             }
         }
         let files: Vec<&File> = contents.iter().map(|one| &*one.file).collect();
-        let folders = self.rename(&contents, self.sync(&files));
+        let synced = self.sync(&files);
+        let folders = self.rename(&contents, synced);
         for work in works {
             if let Work::Blob(blob) = work
                 && blob.sidecar
@@ -112,9 +132,14 @@ impl Writer {
             folders.iter().map(|one| &one.file).chain(references.iter().map(|one| &*one.file)).collect();
         let mut synced = self.sync(&files);
         let references_synced = synced.split_off(folders.len());
-        self.report_folders(&folders, synced);
+        if !self.report_folders(&folders, synced) {
+            // What they lead to may be gone after a crash.
+            references.iter().for_each(|one| partial::remove(&one.from));
+            return;
+        }
         let folders = self.rename(&references, references_synced);
-        self.report_folders(&folders, self.sync(&folders.iter().map(|one| &one.file).collect::<Vec<_>>()));
+        let synced = self.sync(&folders.iter().map(|one| &one.file).collect::<Vec<_>>());
+        self.report_folders(&folders, synced);
     }
 
     fn remove(&self, work: &Work, path: &Path) {
@@ -173,12 +198,16 @@ impl Writer {
         folders.into_iter().filter_map(open).collect()
     }
 
-    fn report_folders(&self, folders: &[Folder], synced: Vec<io::Result<()>>) {
+    /// Whether all of them are on disk.
+    fn report_folders(&self, folders: &[Folder], synced: Vec<io::Result<()>>) -> bool {
+        let mut all = true;
         for (Folder { path, .. }, result) in folders.iter().zip(synced) {
             if let Err(error) = result {
                 self.report(&StoreError::on("sync folder", path)(error));
+                all = false;
             }
         }
+        all
     }
 
     fn report(&self, error: &StoreError) {
@@ -211,11 +240,14 @@ impl Writer {
     }
 
     /// Syncs files or folders, each with its result.
-    fn sync(&self, files: &[&File]) -> Vec<io::Result<()>> {
-        if files.len() >= SYNCFS_FROM {
-            let whole = File::open(&self.layout.root).and_then(|root| Ok(nix::unistd::syncfs(root)?));
-            if whole.is_ok() {
-                return files.iter().map(|_| Ok(())).collect();
+    fn sync(&mut self, files: &[&File]) -> Vec<io::Result<()>> {
+        if files.len() >= SYNCFS_FROM
+            && let Some(whole) = &self.whole
+        {
+            match nix::unistd::syncfs(whole) {
+                Ok(()) => return files.iter().map(|_| Ok(())).collect(),
+                // It is told once, and does not say of which files: perhaps of such as are in a later batch.
+                Err(_) => self.whole = None,
             }
         }
         if files.len() < 4 {
@@ -269,4 +301,25 @@ fn rename(from: &Path, to: &Path, folders: &mut HashSet<PathBuf>) -> io::Result<
     }
     folders.insert(folder.to_owned());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_whose_syncfs_hides_failures_is_known_by_its_release() {
+        for (release, tells) in [
+            ("4.18.0-553.el8_10.x86_64", false),
+            ("5.7.19", false),
+            ("5.8.0-1-amd64", true),
+            ("5.10.0", true),
+            ("6.1.0-13-amd64\n", true),
+            ("10.0-rc1", true),
+        ] {
+            assert_eq!(version(release).unwrap() >= SYNCFS_TELLS, tells, "{release}");
+        }
+        assert_eq!(version("Linux"), None);
+        assert_eq!(version(""), None);
+    }
 }
