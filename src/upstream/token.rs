@@ -9,12 +9,12 @@ use http::header::{AUTHORIZATION, RETRY_AFTER};
 use http::{HeaderValue, Method};
 use serde::Deserialize;
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use url::Url;
 
 use super::error::UpstreamError;
 use super::retry::{Failure, too_many};
-use super::transport::{Ask, Transport};
+use super::transport::{Ask, Transport, host};
 use crate::oci::Repository;
 
 /// One registry's tokens.
@@ -120,8 +120,18 @@ const DEFAULT_LIFE: Duration = Duration::from_secs(60);
 const LONGEST_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 const MAX_ANSWER: usize = 1 << 20;
 
+/// For one request with all its redirects. All who want the token wait for it, and it leaves time for another one.
+const LIMIT: Duration = Duration::from_secs(8);
+
 impl TokenRequest {
     async fn send(self) -> Result<Token, Failure> {
+        let service = host(&self.realm);
+        timeout(LIMIT, self.fetch()).await.unwrap_or_else(|_| {
+            Err(UpstreamError::unavailable(service, format!("gave no token within {LIMIT:?}")).into())
+        })
+    }
+
+    async fn fetch(self) -> Result<Token, Failure> {
         let ask = Ask::new(Method::GET, self.realm).header(AUTHORIZATION, self.authorization);
         let asked = Instant::now();
         let mut answer = self.transport.send(&ask).await?;

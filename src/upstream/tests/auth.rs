@@ -172,3 +172,60 @@ async fn a_token_service_that_talks_nonsense_is_an_error() {
         assert!(matches!(error, UpstreamError::Invalid { .. }), "{nonsense}: {error}");
     }
 }
+
+#[tokio::test]
+async fn a_token_is_replaced_before_it_expires() {
+    let given = AtomicUsize::new(0);
+    let tokens = Peer::start(move |_, _| {
+        let n = given.fetch_add(1, Ordering::SeqCst) + 1;
+        // The first one for a second, all others for minutes.
+        let life = if n == 1 { 1 } else { 300 };
+        Reply::new(200).body(format!(r#"{{"token":"t{n}","expires_in":{life}}}"#))
+    })
+    .await;
+    let realm = tokens.url("/token");
+    let peer = Peer::start(move |_, request| match authorization(request) {
+        Some("Bearer t1" | "Bearer t2") => Reply::new(200).body(MANIFEST),
+        _ => challenge(&realm),
+    })
+    .await;
+    let upstream = registry(&peer);
+    let pull = async || upstream.manifest(&repository(), &tag()).await.unwrap();
+    pull().await;
+    tokio::time::sleep(Duration::from_millis(900)).await;
+    for _ in 0..2 {
+        pull().await;
+    }
+    let sent: Vec<_> = peer.seen().iter().map(|request| authorization(request).map(str::to_owned)).collect();
+    let bearer = |token: &str| Some(format!("Bearer {token}"));
+    // The old one is not shown again, the new one is shown at once.
+    assert_eq!(sent, [None, bearer("t1"), None, bearer("t2"), bearer("t2")]);
+    assert_eq!(tokens.seen().len(), 2);
+}
+
+#[tokio::test]
+async fn a_token_service_that_stalls_once_is_asked_again() {
+    let mut settings = settings(vec![]);
+    settings.pull_timeout = Duration::from_secs(60);
+    for stalled in ["in the headers", "in the body"] {
+        let tokens = Peer::start(move |n, _| {
+            let token = Reply::new(200).body(r#"{"token":"t"}"#);
+            match (n, stalled) {
+                (0, "in the body") => token.after(5, Fault::Stall),
+                (0, _) => token.slow(Duration::from_secs(3600)),
+                _ => token,
+            }
+        })
+        .await;
+        let realm = tokens.url("/token");
+        let peer = Peer::start(move |_, request| match authorization(request) {
+            Some("Bearer t") => Reply::new(200).body(MANIFEST),
+            _ => challenge(&realm),
+        })
+        .await;
+        settings.registries = vec![entry(&peer.url(""), Credentials::Anonymous)];
+        let upstream = Upstreams::new(&settings, VIA).unwrap().get(&"registry.example".parse().unwrap());
+        upstream.manifest(&repository(), &tag()).await.unwrap();
+        assert_eq!(tokens.seen().len(), 2, "{stalled}");
+    }
+}
