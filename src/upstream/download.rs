@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use url::Url;
 
 use super::error::UpstreamError;
-use super::retry::{Attempts, Failure, jittered};
+use super::retry::{Attempts, Failure};
 use super::session::Session;
 use super::transport::{Answer, Ask};
 use crate::oci::Repository;
@@ -20,14 +20,11 @@ use crate::oci::Repository;
 /// blob when all of it is wanted, since there is no other way to its end.
 const MAX_DISCARDED: u64 = 1 << 20;
 
-/// Before each resume in a row that brought nothing.
-const PAUSES: [Duration; 5] = [
-    Duration::from_millis(100),
-    Duration::from_millis(200),
-    Duration::from_millis(500),
-    Duration::from_secs(1),
-    Duration::from_secs(2),
-];
+/// Before the first resume in a row that brought nothing; twice as long before each further one.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Since the wire broke, without a byte: then it is given up.
+const FRUITLESS: Duration = Duration::from_secs(20);
 
 /// For one resume with all its redirects.
 const REOPENING: Duration = Duration::from_secs(20);
@@ -48,9 +45,11 @@ pub struct Download {
     /// Bytes of the body before `position`.
     ahead: u64,
     discarded: u64,
-    /// Resumes since the last byte.
-    fruitless: usize,
+    /// Resumes since the last byte, and since when there were any.
+    fruitless: u32,
+    broken: Option<Instant>,
     resume_at: Instant,
+    pub(super) patience: Duration,
 }
 
 /// Which bytes are wanted.
@@ -82,7 +81,9 @@ impl Download {
             ahead: 0,
             discarded: 0,
             fruitless: 0,
+            broken: None,
             resume_at: Instant::now(),
+            patience: FRUITLESS,
         };
         if download.is_complete() && wanted.start > 0 {
             return Ok(download);
@@ -160,20 +161,21 @@ impl Download {
             return None;
         }
         self.position += bytes.len() as u64;
-        self.fruitless = 0;
+        (self.fruitless, self.broken) = (0, None);
         Some(bytes)
     }
 
     /// The wire broke: says when to resume, or that it is no use.
     fn lost(&mut self, failure: Failure) -> Result<(), UpstreamError> {
         self.body = None;
-        let pause = PAUSES.get(self.fruitless).copied();
-        let (UpstreamError::Unavailable { .. }, Some(pause)) = (&failure.error, pause) else {
-            return Err(failure.error);
-        };
+        let now = Instant::now();
+        let give_up = *self.broken.get_or_insert(now) + self.patience;
+        let ours = PAUSE * 2_u32.saturating_pow(self.fruitless.min(16));
+        let resume_at = failure.pause(ours).map(|pause| now + pause).filter(|then| *then < give_up);
+        let Some(resume_at) = resume_at else { return Err(failure.error) };
         tracing::debug!(error = %failure.error, position = self.position, "resuming a download");
         self.fruitless += 1;
-        self.resume_at = Instant::now() + jittered(pause);
+        self.resume_at = resume_at;
         Ok(())
     }
 

@@ -29,7 +29,7 @@ pub(super) enum Again {
     Never,
     /// Only if this was the first attempt.
     Once,
-    /// After the pause that upstream asked for, or ours.
+    /// After the pause that upstream asked for, or after ours where that is longer.
     After(Option<Duration>),
 }
 
@@ -40,6 +40,17 @@ impl From<UpstreamError> for Failure {
             _ => Again::Never,
         };
         Self { error, again, limited: None }
+    }
+}
+
+impl Failure {
+    /// How long to wait before another attempt, `ours` or what upstream asked for; none where there is no use in one.
+    pub(super) fn pause(&self, ours: Duration) -> Option<Duration> {
+        match self.again {
+            Again::After(Some(asked)) if asked <= LONGEST_PAUSE => Some(asked.max(jittered(ours))),
+            Again::After(None) => Some(jittered(ours)),
+            _ => None,
+        }
     }
 }
 
@@ -102,17 +113,15 @@ impl Attempts {
 
     /// Waits until the next attempt is due, or gives the error back because there is none.
     pub(super) async fn pause(&mut self, failure: Failure) -> Result<(), UpstreamError> {
-        let pause = PAUSES.get(self.failed).copied();
+        let ours = PAUSES.get(self.failed).copied();
         self.failed += 1;
-        let pause = match (failure.again, pause) {
-            (Again::After(Some(asked)), Some(_)) if asked <= LONGEST_PAUSE => asked,
-            (Again::After(None), Some(ours)) => jittered(ours),
-            (Again::Once, Some(ours)) if self.failed == 1 => jittered(ours),
-            _ => return Err(failure.error),
+        let pause = match failure.again {
+            Again::Once if self.failed == 1 => ours.map(jittered),
+            _ => ours.and_then(|ours| failure.pause(ours)),
         };
-        if Instant::now() + pause >= self.deadline {
+        let Some(pause) = pause.filter(|pause| Instant::now() + *pause < self.deadline) else {
             return Err(failure.error);
-        }
+        };
         tracing::debug!(error = %failure.error, ?pause, "asking again");
         sleep(pause).await;
         Ok(())

@@ -80,17 +80,54 @@ async fn a_blob_of_unknown_size_is_resumed_too() {
 }
 
 #[tokio::test]
-async fn a_dead_registry_is_given_up_after_five_resumes() {
+async fn a_dead_registry_is_given_up_after_a_time_without_a_byte() {
     let content = noise(1000);
     let peer = faulty(
         content.clone(),
         vec![(100, Fault::Cut); 1].into_iter().chain(vec![(0, Fault::Cut); 50]).collect(),
     )
     .await;
-    let download = open(&peer, &content, 0).await.unwrap();
+    let mut download = open(&peer, &content, 0).await.unwrap();
+    download.patience = Duration::from_secs(1);
     let error = rest(download).await.unwrap_err();
     assert!(matches!(error, UpstreamError::Unavailable { .. }), "{error}");
-    assert_eq!(peer.seen().len(), 6);
+    // The pauses grow.
+    assert!((3..=6).contains(&peer.seen().len()), "{}", peer.seen().len());
+}
+
+#[tokio::test]
+async fn a_registry_that_wants_to_be_left_alone_for_a_while_is_not_resumed_before() {
+    let content = noise(1000);
+    let all = content.clone();
+    let since = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let asked = Arc::clone(&since);
+    let peer = Peer::start(move |n, request| {
+        asked.lock().unwrap().push(std::time::Instant::now());
+        match n {
+            0 => Reply::content(request, &all).after(100, Fault::Cut),
+            1 => Reply::new(429).header("Retry-After", 2),
+            _ => Reply::content(request, &all),
+        }
+    })
+    .await;
+    assert_eq!(rest(open(&peer, &content, 0).await.unwrap()).await.unwrap(), content);
+    let asked = since.lock().unwrap();
+    assert_eq!(asked.len(), 3);
+    assert!(asked[2] - asked[1] >= Duration::from_secs(2));
+}
+
+#[tokio::test]
+async fn a_registry_that_wants_to_be_left_alone_for_long_is() {
+    let content = noise(1000);
+    let all = content.clone();
+    let peer = Peer::start(move |n, request| match n {
+        0 => Reply::content(request, &all).after(100, Fault::Cut),
+        _ => Reply::new(429).header("Retry-After", 3600),
+    })
+    .await;
+    let error = rest(open(&peer, &content, 0).await.unwrap()).await.unwrap_err();
+    assert!(error.to_string().contains("rate limit"), "{error}");
+    assert_eq!(peer.seen().len(), 2);
 }
 
 #[tokio::test]
