@@ -274,22 +274,26 @@ impl Store {
         }
     }
 
-    /// Keeps a blob. Reads find it when this returns; a small one is durable some time later.
+    /// Keeps a blob. Reads find it from now on; a small one is durable some time after this returns.
     pub async fn publish_blob(&self, blob: Arc<Verified>) {
-        if blob.size > SMALL {
-            // It would hold up the whole batch.
-            let (large, disk, syncs) = (blob.clone(), self.disk.clone(), self.syncs.clone());
+        let large = blob.size > SMALL;
+        if large {
+            // Found from now on, but synced by itself: it would hold up the whole batch.
+            lock(&self.pending.blobs).insert(blob.digest, blob.clone());
+            let (unsynced, disk, syncs) = (blob.clone(), self.disk.clone(), self.syncs.clone());
             let sync = move || {
-                large.sync().inspect_err(|error| {
-                    disk.failed(error, large.size, Some(&large.path));
-                    syncs.forget(&large.digest);
-                    large.discard();
+                unsynced.sync().inspect_err(|error| {
+                    disk.failed(error, unsynced.size, Some(&unsynced.path));
+                    syncs.forget(&unsynced.digest);
+                    unsynced.discard();
                 })
             };
             // None: we are ending, and the next start goes on from there.
-            let Some(Ok(())) = blocking(sync).await else { return };
+            let Some(Ok(())) = blocking(sync).await else {
+                lock(&self.pending.blobs).remove(&blob.digest);
+                return;
+            };
         }
-        let large = blob.size > SMALL;
         self.publisher.publish(vec![Work::Blob(blob)]).await;
         if large {
             self.disk.wake_keeper();
