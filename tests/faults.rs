@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use support::client::{End, get};
 use support::daemon::{Daemon, entry};
@@ -195,6 +195,57 @@ fn an_upstream_that_is_broken_is_502_for_manifests_and_404_for_blobs() {
 fn a_429_is_never_passed_on() {
     fails(Fault::TooMany { retry_after: 1 });
     fails(Fault::TooMany { retry_after: 100_000 });
+}
+
+#[test]
+fn a_429_is_waited_out_wherever_it_comes() {
+    let (image, target, upstream, daemon) = serving();
+    let blob = &image.layers[0];
+    let pause = Duration::from_secs(2);
+    let limited = || Fault::TooMany { retry_after: 2 };
+    upstream.fault("/manifests/", 0..1, limited());
+    let begun = Instant::now();
+    assert_eq!(daemon.get(MANIFEST).is(200).body, *image.manifest.bytes);
+    assert!(begun.elapsed() >= pause);
+    // At the opening of a blob, and in the middle of it.
+    upstream.fault(&blob.digest, 0..1, limited());
+    upstream.fault(&blob.digest, 1..2, Fault::Cut(3 * MIB));
+    upstream.fault(&blob.digest, 2..3, limited());
+    let begun = Instant::now();
+    assert!(daemon.get(&target).is(200).body == blob.bytes());
+    assert!(begun.elapsed() >= 2 * pause);
+    assert_eq!((upstream.count("", "/manifests/"), upstream.count("", &blob.digest)), (2, 4));
+}
+
+/// With the settings that everybody has, small answers that break off are asked for again while the client waits.
+#[test]
+fn manifests_and_lists_that_are_cut_reset_or_stall_are_invisible() {
+    let image = Image::of_size(5, 1000);
+    let faults = [("cut", Fault::Cut(9)), ("reset", Fault::Reset(9)), ("stall", Fault::Stall(9))];
+    let mut layout = Layout::new();
+    for (name, _) in &faults {
+        layout.add(&format!("library/{name}"), "1", &image);
+    }
+    let upstream = Upstream::start(layout);
+    let daemon = Daemon::with("prefetch = \"none\"", &upstream);
+    std::thread::scope(|scope| {
+        for (name, fault) in &faults {
+            let (image, upstream, daemon) = (&image, &upstream, &daemon);
+            let paths = ["manifests/1", "tags/list"].map(|path| format!("/v2/library/{name}/{path}"));
+            for path in paths {
+                upstream.fault(&path, 0..1, fault.clone());
+                scope.spawn(move || {
+                    let got = daemon.get(&format!("{path}?ns=docker.io")).is(200);
+                    if path.ends_with("1") {
+                        assert_eq!(got.body, *image.manifest.bytes);
+                    } else {
+                        assert!(got.text().contains(r#""tags":["1"]"#), "{}", got.text());
+                    }
+                    assert_eq!(upstream.count("GET", &path), 2, "{path}");
+                });
+            }
+        }
+    });
 }
 
 #[test]

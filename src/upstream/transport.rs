@@ -25,6 +25,10 @@ const CONNECT: Duration = Duration::from_secs(5);
 const HEADERS: Duration = Duration::from_secs(10);
 const MAX_REDIRECTS: usize = 5;
 
+/// Silence in the middle of a small body after which it is given up: so a second and a third attempt are made while
+/// a client still waits.
+const SMALL_SILENCE: Duration = Duration::from_secs(5);
+
 /// Which requests go by a proxy. Names and passwords of proxies stay in here.
 pub(super) struct Proxies {
     setting: Proxy,
@@ -282,6 +286,7 @@ impl Answer {
         if self.length().is_some_and(|length| length > limit as u64) {
             return Err(too_large(self).into());
         }
+        self.silence = self.silence.min(SMALL_SILENCE);
         let mut whole = Vec::new();
         while let Some(bytes) = self.chunk().await? {
             if whole.len() + bytes.len() > limit {
