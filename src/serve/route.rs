@@ -340,19 +340,148 @@ mod tests {
         assert_eq!(get("/v2/a/manifests/%FF").unwrap_err().status, 400);
     }
 
+    fn registry() -> impl Strategy<Value = String> {
+        prop_oneof![
+            prop::sample::select(vec!["docker.io", "quay.io", "localhost:5000", "10.0.0.1", "[::1]:5000"])
+                .prop_map(str::to_owned),
+            "[a-z]{1,8}\\.[a-z]{2,5}(:[1-9][0-9]{0,3})?",
+        ]
+    }
+
+    fn repository() -> impl Strategy<Value = String> {
+        let words = prop::sample::select(vec!["manifests", "blobs", "tags", "list", "referrers", "library"]);
+        let component =
+            prop_oneof!["[a-z0-9]{1,5}(([._]|__|-{1,3})[a-z0-9]{1,4})?", words.prop_map(str::to_owned)];
+        // A first component with a dot may be a registry.
+        ("[a-z0-9]{1,5}(-[a-z]{1,3})?", prop::collection::vec(component, 0..6))
+            .prop_map(|(first, rest)| [vec![first], rest].concat().join("/"))
+    }
+
+    fn digest_text() -> impl Strategy<Value = String> {
+        prop_oneof!["sha256:[0-9a-f]{64}", "sha512:[0-9a-f]{128}"]
+    }
+
+    /// What stands behind the repository.
+    fn last() -> impl Strategy<Value = (&'static str, String)> {
+        prop_oneof![
+            ("[A-Za-z0-9_][A-Za-z0-9._-]{0,20}").prop_map(|tag| ("manifests", tag)),
+            digest_text().prop_map(|digest| ("manifests", digest)),
+            digest_text().prop_map(|digest| ("blobs", digest)),
+            digest_text().prop_map(|digest| ("referrers", digest)),
+            Just(("tags", "list".to_owned())),
+        ]
+    }
+
+    fn endpoint(registry: &str, repository: &str, kind: &str, last: &str) -> Endpoint {
+        let name = Name::new(registry.parse().unwrap(), repository.parse().unwrap());
+        match kind {
+            "manifests" => Endpoint::Manifest(Image { name, reference: last.parse().unwrap() }),
+            "blobs" => Endpoint::Blob(name, last.parse().unwrap()),
+            "referrers" => Endpoint::Referrers {
+                subject: Subject { name, digest: last.parse().unwrap() },
+                types: Vec::new(),
+            },
+            _ => Endpoint::Tags { name, asked: repository.to_owned(), page: Page { n: None, last: None } },
+        }
+    }
+
+    /// Percent-encodes what cannot stand in a path, and whatever else `also` has a bit for.
+    fn encoded(text: &str, also: u64) -> String {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:/@".contains(&byte);
+        let encode = |(at, byte): (usize, u8)| match plain(byte) && also >> (at % 64) & 1 == 0 {
+            true => char::from(byte).to_string(),
+            false => percent_encoding::percent_encode_byte(byte).to_owned(),
+        };
+        text.bytes().enumerate().map(encode).collect()
+    }
+
+    /// A segment of a path as it is sent, sound or not.
+    fn segment() -> impl Strategy<Value = String> {
+        let odd = prop::sample::select(vec!["", ".", "..", "%2e%2e", "%zz", "%FF", "%00", "localhost:8080"]);
+        prop_oneof![
+            repository().prop_map(|text| encoded(&text, 0)),
+            (registry(), any::<u64>()).prop_map(|(text, also)| encoded(&text, also)),
+            (last(), any::<u64>()).prop_map(|((kind, last), also)| encoded(&format!("{kind}/{last}"), also)),
+            odd.prop_map(str::to_owned),
+            "[ -~]{0,6}",
+            "\\PC{0,3}".prop_map(|text| encoded(&text, 0)),
+        ]
+    }
+
+    fn query_text() -> impl Strategy<Value = String> {
+        let key = prop::sample::select(vec!["ns", "n", "last", "artifactType", "x"]);
+        let value = prop_oneof![registry(), segment(), "[0-9]{0,25}"];
+        let pair = (key, value).prop_map(|(key, value)| format!("{key}={value}"));
+        prop::collection::vec(pair, 0..4).prop_map(|pairs| pairs.join("&"))
+    }
+
     proptest! {
         #[test]
-        fn any_target_is_routed_without_panic(path in "[ -~]{0,60}", query in "[ -~]{0,40}") {
-            if let Ok(uri) = format!("/v2/{path}?{query}").parse::<Uri>() {
-                let _ = route(&rules(), &Method::GET, &uri, &HeaderMap::new());
+        fn what_is_made_of_sound_parts_is_routed_to_them(
+            registry in registry(),
+            repository in repository(),
+            (kind, last) in last(),
+            way in 0..5,
+            head: bool,
+            also: u64,
+        ) {
+            let (path, named) = (format!("{repository}/{kind}/{last}"), encoded(&registry, also));
+            let in_path = encoded(&format!("{registry}/{path}"), also);
+            let path = encoded(&path, also);
+            let target = match way {
+                0 => format!("/v2/{in_path}"),
+                1 => format!("/v2/{path}?ns={named}"),
+                2 => format!("/v2/{in_path}?x=y&ns={named}"),
+                3 => format!("/v2/{path}"),
+                // containerd's override_path
+                _ => format!("/{path}?ns=ignored.example"),
+            };
+            let mut headers = HeaderMap::new();
+            if way >= 3 {
+                headers.insert("x-registry", registry.parse().unwrap());
             }
+            let method = if head { Method::HEAD } else { Method::GET };
+            let found = route(&rules(), &method, &target.parse().unwrap(), &headers).unwrap().endpoint;
+            let mut wanted = endpoint(&registry, &repository, kind, &last);
+            if let (Endpoint::Tags { asked, .. }, true) = (&mut wanted, matches!(way, 0 | 2)) {
+                *asked = format!("{registry}/{repository}");
+            }
+            prop_assert_eq!(found, wanted, "{}", target);
         }
 
         #[test]
-        fn what_is_printed_routes_back(repository in "[a-z0-9]{1,5}(/[a-z0-9]{1,5}){0,6}", tag in "[A-Za-z0-9_][A-Za-z0-9._-]{0,20}") {
-            let image: Image = format!("quay.io/{repository}:{tag}").parse().unwrap();
-            let target = format!("/v2/{}/{}/manifests/{}", image.name.registry, image.name.repository, image.reference);
-            prop_assert_eq!(get(&target).unwrap().endpoint, Endpoint::Manifest(image));
+        fn any_request_is_routed_or_refused_and_what_is_routed_routes_back(
+            prefix in prop::sample::select(vec!["/v2/", "/v2/", "/v2/", "/", "/v2", "/v2x/"]),
+            segments in prop::collection::vec(segment(), 0..5),
+            query in query_text(),
+            header in prop::option::of(prop_oneof![registry(), "[ -~]{0,10}"]),
+            method in prop::sample::select(vec!["GET", "GET", "GET", "HEAD", "PUT", "DELETE", "BREW"]),
+        ) {
+            let target = format!("{prefix}{}?{query}", segments.join("/"));
+            let Ok(uri) = target.parse::<Uri>() else { return Ok(()) };
+            let mut headers = HeaderMap::new();
+            headers.extend(header.and_then(|text| Some((http::HeaderName::from_static("x-registry"), text.parse().ok()?))));
+            let found = match route(&rules(), &method.parse().unwrap(), &uri, &headers) {
+                Ok(found) => found.endpoint,
+                Err(refusal) => {
+                    prop_assert!((400..500).contains(&refusal.status) && !refusal.message.is_empty(), "{:?}", refusal);
+                    return Ok(());
+                }
+            };
+            let (name, kind, last) = match &found {
+                Endpoint::Manifest(image) => (&image.name, "manifests", image.reference.to_string()),
+                Endpoint::Blob(name, digest) => (name, "blobs", digest.to_string()),
+                Endpoint::Referrers { subject, types } if types.is_empty() => {
+                    (&subject.name, "referrers", subject.digest.to_string())
+                }
+                Endpoint::Referrers { .. } | Endpoint::Tags { .. } | Endpoint::Base => return Ok(()),
+            };
+            let (registry, repository) = (name.registry.as_str(), name.repository.as_str());
+            // Only such a registry can stand in a path.
+            if Registry::is_meant(registry) {
+                let printed = format!("/v2/{}/{kind}/{last}", encoded(&format!("{registry}/{repository}"), 0));
+                prop_assert_eq!(get(&printed).unwrap().endpoint, found, "{}", printed);
+            }
         }
     }
 }
