@@ -37,20 +37,22 @@ pub struct Trace {
 
 impl Trace {
     pub fn attach(pid: u32, dir: &Path, calls: &str) -> Self {
+        Self::with(&[&format!("trace={calls}")], pid, dir)
+    }
+
+    /// While it lasts, every such call is an input/output error.
+    pub fn failing(pid: u32, dir: &Path, call: &str) -> Self {
+        Self::with(&[&format!("trace={call}"), &format!("inject={call}:error=EIO")], pid, dir)
+    }
+
+    fn with(expressions: &[&str], pid: u32, dir: &Path) -> Self {
         let (file, log) = (dir.join("trace"), dir.join("strace.log"));
         let mut command = tied("strace");
-        command.args([
-            "-f",
-            "-y",
-            "-s",
-            "400",
-            "-e",
-            &format!("trace={calls}"),
-            "-p",
-            &pid.to_string(),
-            "-o",
-        ]);
-        command.arg(&file);
+        command.args(["-f", "-y", "-s", "400"]);
+        for expression in expressions {
+            command.args(["-e", expression]);
+        }
+        command.args(["-p", &pid.to_string(), "-o"]).arg(&file);
         let mut process = Process::spawn(command, &log);
         let attached = || std::fs::read_to_string(&log).unwrap_or_default().contains("attached");
         process.wait_until("strace attached", attached);
