@@ -198,6 +198,26 @@ fn what_was_not_found_is_not_asked_for_again_within_its_ttl() {
 }
 
 #[test]
+fn a_blob_that_was_not_found_is_not_asked_for_again_within_its_ttl() {
+    let image = Image::of_size(77, 1000);
+    let digest = &image.layers[0].digest;
+    let missing = format!("/v2/library/app/blobs/{digest}?ns=docker.io");
+    let (_, upstream, daemon) = serving("not_found_ttl = \"1h\"");
+    for _ in 0..3 {
+        daemon.get(&missing).refuses(404, "BLOB_UNKNOWN");
+    }
+    assert_eq!(upstream.count("", digest), 1);
+    // Of this repository only.
+    daemon.get(&format!("/v2/library/other/blobs/{digest}?ns=docker.io")).refuses(404, "BLOB_UNKNOWN");
+    assert_eq!(upstream.count("", digest), 2);
+
+    let (_, upstream, daemon) = serving("not_found_ttl = 0");
+    daemon.get(&missing).refuses(404, "BLOB_UNKNOWN");
+    upstream.change(|layout| layout.add("library/app", "later", &image));
+    assert!(daemon.get(&missing).is(200).body == image.layers[0].bytes());
+}
+
+#[test]
 fn air_gapped_serves_what_it_has_and_asks_nobody() {
     let (image, upstream, mut daemon) = cached("tag_ttl = 0");
     daemon.options(&["--air-gapped"]);
