@@ -78,6 +78,24 @@ fn a_certificate_of_nobody_we_know_is_no_upstream() {
 }
 
 #[test]
+fn a_certificate_of_the_systems_trust_store_is_believed() {
+    needs!("docker-registry", "htpasswd");
+    let ca = Arc::new(Ca::new());
+    let registry = Registry::with_htpasswd(&ca);
+    let image = Image::small(1);
+    registry.push("team/app", "1", &image);
+    let entry = registry.entry("private.example");
+    let entry: Vec<_> = entry.lines().filter(|line| !line.starts_with("tls = ")).collect();
+    let mut daemon = Daemon::prepared(&entry.join("\n"));
+    let store = daemon.dir.path().join("store.pem");
+    std::fs::write(&store, ca.pem()).unwrap();
+    let mut command = daemon.command();
+    command.env("SSL_CERT_FILE", store);
+    daemon.start_by(command);
+    pull(&daemon, "private.example", &image);
+}
+
+#[test]
 fn many_who_wait_share_one_token() {
     needs!("docker-registry", "htpasswd");
     let registry = Registry::with_tokens(&Arc::new(Ca::new()));
