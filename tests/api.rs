@@ -364,22 +364,28 @@ fn a_tls_hello_on_the_plain_port_is_told_so() {
 
 #[test]
 fn every_request_is_a_line_of_the_log() {
-    let (_, _upstream, daemon) = small();
-    daemon.get("/v2/team/app/manifests/1?ns=docker.io").is(200);
-    daemon.get("/v2/team/app/manifests/1?ns=docker.io").is(200);
-    support::process::eventually("two lines", || {
-        let log = daemon.log();
-        let line = |cache: &str| {
-            log.lines().any(|line| {
-                line.contains("GET")
-                    && line.contains("/v2/team/app/manifests/1")
-                    && line.contains("200")
-                    && line.contains(cache)
-            })
-        };
-        line("cache=miss") && line("cache=hit") && log.contains("server is running")
-    });
+    let (image, _upstream, daemon) = small();
+    let target = "/v2/team/app/manifests/1?ns=docker.io";
+    for host in ["mirror.example:5000", "[::1]:80"] {
+        daemon.send(get(target).header("Host", host)).is(200);
+    }
+    let line = |cache: &str| {
+        let ends = format!("cache={cache}");
+        daemon.log().lines().find(|line| line.ends_with(&ends)).map(str::to_owned)
+    };
+    support::process::eventually("two lines", || line("miss").is_some() && line("hit").is_some());
+    for (cache, host) in [("miss", "mirror.example:5000"), ("hit", "[::1]:80")] {
+        let line = line(cache).unwrap();
+        let told = line.split_once(" INFO  ").unwrap().1;
+        let (before, after) = told.split_once(" latency=").unwrap();
+        assert_eq!(before, format!("GET:{target} status=200 bytes={}", image.manifest.bytes.len()));
+        let (latency, after) = after.split_once(' ').unwrap();
+        let number = latency.trim_end_matches(char::is_alphabetic);
+        assert!(number.parse::<f64>().is_ok() && latency.ends_with('s'), "{line}");
+        assert_eq!(after, format!("host={host} ip=127.0.0.1 cache={cache}"));
+    }
     let log = daemon.log();
+    assert!(log.contains("server is running"), "{log}");
     assert!(log.contains("pulling manifest from upstream: \"docker.io/team/app:1\""), "{log}");
     assert!(log.contains("serving manifest from cache: \"docker.io/team/app:1\""), "{log}");
 }
