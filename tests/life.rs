@@ -243,6 +243,8 @@ fn root_is_told_what_is_missing_for_it_to_become_another() {
     assert_eq!(output.status.code(), Some(78));
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(error.contains("useradd --system") && error.contains("user = \"root\""), "{error}");
+    // And what is to be typed.
+    assert!(error.contains("\n  --user root\nat its end"), "{error}");
 
     // What is there already is not taken from its owner.
     std::fs::set_permissions(daemon.dir.path(), Permissions::from_mode(0o755)).unwrap();

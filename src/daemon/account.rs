@@ -44,8 +44,8 @@ impl Account {
         let missing = |what: &str, name: &str, make: String| {
             let advice = "started as root, the daemon becomes the user and group of the configuration";
             ServeError::Account(format!(
-                "there is no {what} `{name}`; {advice}. Make it with\n  {make}\nor write user = \"root\" into the \
-                 configuration (`serve --user root`) to serve as root"
+                "there is no {what} `{name}`; {advice}. Make it with\n  {make}\nor, to serve as root, type the same \
+                 command again with\n  --user root\nat its end, or write user = \"root\" into the configuration"
             ))
         };
         let failed = |what: &str, name: &str, errno: Errno| {
