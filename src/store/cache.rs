@@ -10,14 +10,13 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use quick_cache::Weighter;
-use quick_cache::sync::Cache;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 
 use super::care::{Guard, Rules, Totals};
 use super::layout::{Kind, Layout, open_to_read};
 use super::list::{InMemory, in_memory};
 use super::lock::{FolderId, Lock};
+use super::memory::Memory;
 use super::partial::{Partial, Verified, remove};
 use super::publish::{Pending, Publisher, lock};
 use super::syncs::Syncs;
@@ -27,12 +26,6 @@ use super::work::{Change, Work};
 use super::{OpenError, Record, SMALL, StoreError, open};
 use crate::oci::{Digest, Image, Name, Reference, Referrers, Subject, TagList};
 
-/// Memory for manifests that are asked for often, in bytes.
-const MANIFEST_MEMORY: u64 = 8 << 20;
-
-/// References kept in memory; each is some 300 bytes.
-const REFERENCES: usize = 16_384;
-
 /// A cache in a folder, opened for writing.
 pub struct Store {
     pub(super) layout: Layout,
@@ -40,10 +33,7 @@ pub struct Store {
     boot: Arc<str>,
     number: Arc<AtomicU64>,
     syncs: Arc<Syncs>,
-    pub(super) manifests: Cache<Digest, Bytes, ByLength>,
-    references: Cache<Image, Arc<Record>>,
-    /// References and lists that were forgotten or whose files were removed.
-    pub(super) dropped: AtomicU64,
+    pub(super) memory: Arc<Memory>,
     pub(super) tag_lists: InMemory<Name, TagList>,
     pub(super) referrers: InMemory<Subject, Referrers>,
     pub(super) pending: Arc<Pending>,
@@ -56,15 +46,6 @@ pub struct Store {
     pub(super) care: Mutex<()>,
     pub(super) rules: ArcSwap<Rules>,
     lock: Lock,
-}
-
-#[derive(Clone)]
-pub(super) struct ByLength;
-
-impl Weighter<Digest, Bytes> for ByLength {
-    fn weight(&self, _: &Digest, bytes: &Bytes) -> u64 {
-        bytes.len() as u64 + 200
-    }
 }
 
 impl Store {
@@ -88,12 +69,14 @@ impl Store {
         let boot = fs::read_to_string(boot).map_err(StoreError::on("read", boot))?;
         let number = Arc::new(AtomicU64::new(1));
         let pending = Arc::<Pending>::default();
+        let memory = Arc::<Memory>::default();
         let disk = Arc::<Disk>::default();
         let guard = Arc::<Guard>::default();
         let totals = Arc::new(if new { Totals::of_nothing() } else { Totals::default() });
         let start = Publisher::start(
             layout.clone(),
             pending.clone(),
+            memory.clone(),
             number.clone(),
             disk.clone(),
             guard.clone(),
@@ -106,9 +89,7 @@ impl Store {
             boot: Arc::from(boot.trim()),
             number,
             syncs: Arc::default(),
-            manifests: Cache::with_weighter(2048, MANIFEST_MEMORY, ByLength),
-            references: Cache::new(REFERENCES),
-            dropped: AtomicU64::new(0),
+            memory,
             tag_lists: in_memory(),
             referrers: in_memory(),
             pending,
@@ -153,15 +134,15 @@ impl Store {
 
     /// What we hold under a name, if memory knows.
     pub fn reference_at_hand(&self, image: &Image) -> Option<Arc<Record>> {
-        self.references.get(image).or_else(|| self.pending.reference(image)?)
+        self.memory.references.get(image).or_else(|| self.pending.reference(image)?)
     }
 
     /// What we hold under a name, if anything. May read the disk.
     pub fn reference(&self, image: &Image) -> Option<Arc<Record>> {
-        if let Some(record) = self.references.get(image) {
+        if let Some(record) = self.memory.references.get(image) {
             return Some(record);
         }
-        let dropped = self.dropped.load(Ordering::Acquire);
+        let dropped = self.memory.dropped.load(Ordering::Acquire);
         if let Some(known) = self.pending.reference(image) {
             return known;
         }
@@ -169,25 +150,18 @@ impl Store {
         // Something newer may have come while the disk was asked; that must not be replaced.
         let record = match self.pending.reference(image) {
             Some(newer) => newer,
-            None => self.references.get_or_insert_with(image, || Ok::<_, ()>(record)).ok(),
+            None => self.memory.references.get_or_insert_with(image, || Ok::<_, ()>(record)).ok(),
         };
-        if self.dropped.load(Ordering::Acquire) != dropped {
+        if self.memory.dropped.load(Ordering::Acquire) != dropped {
             // Perhaps this one: it must not outlive its file. The disk still has what is newer.
-            self.references.remove(image);
+            self.memory.references.remove(image);
         }
         record
     }
 
-    /// Forgets what memory knows of a reference whose file has just been removed, or is about to be. A read that saw the file before
-    /// notices, and keeps nothing.
-    pub(super) fn drop_reference(&self, image: &Image) {
-        self.dropped.fetch_add(1, Ordering::AcqRel);
-        self.references.remove(image);
-    }
-
     /// A manifest's bytes, if they are in memory.
     pub fn manifest_at_hand(&self, digest: &Digest) -> Option<Bytes> {
-        self.manifests.get(digest).or_else(|| lock(&self.pending.manifests).get(digest).cloned())
+        self.memory.manifests.get(digest).or_else(|| lock(&self.pending.manifests).get(digest).cloned())
     }
 
     /// A manifest's bytes, hashed when they come from disk. Wrong ones are put aside and are none. May read the
@@ -195,7 +169,7 @@ impl Store {
     pub fn manifest(&self, digest: &Digest) -> Option<Bytes> {
         self.manifest_at_hand(digest).or_else(|| {
             let bytes = self.read_manifest(digest)?;
-            self.manifests.insert(*digest, bytes.clone());
+            self.memory.manifests.insert(*digest, bytes.clone());
             Some(bytes)
         })
     }
@@ -263,13 +237,16 @@ impl Store {
         }
     }
 
-    /// Tries now and then whether a disk that took nothing does again, until dropped.
+    /// Tries now and then whether a disk that took nothing does again, and hands it what it did not take; until dropped.
     pub async fn watch_disk(self: Arc<Self>) {
         loop {
             tokio::time::sleep(TRY_EVERY).await;
             if self.disk.trouble().is_some_and(|trouble| trouble.since.elapsed() >= TRY_EVERY) {
                 let store = self.clone();
                 blocking(move || store.disk.probe(&store.layout.partials())).await;
+            }
+            if !self.disk.is_troubled() {
+                self.publisher.try_again();
             }
         }
     }
@@ -317,15 +294,16 @@ impl Store {
         self.disk.is_lacking()
     }
 
-    /// Keeps a manifest under the names it was fetched by. As [`publish_blob`](Self::publish_blob).
+    /// Keeps a manifest under the names it was fetched by. As [`publish_blob`](Self::publish_blob); while the disk takes
+    /// nothing, it waits in memory until it does, as long as there is room for it there.
     pub async fn publish_manifest(&self, bytes: Bytes, names: Vec<(Image, Arc<Record>)>) {
         let mut works = Vec::with_capacity(1 + names.len());
         if let Some((_, record)) = names.first() {
-            self.manifests.insert(record.digest, bytes.clone());
+            self.memory.manifests.insert(record.digest, bytes.clone());
             works.push(Work::Manifest(record.digest, bytes));
         }
         for (image, record) in names {
-            self.references.insert(image.clone(), record.clone());
+            self.memory.references.insert(image.clone(), record.clone());
             works.push(Work::Reference(image, Change::Put(record)));
         }
         self.publisher.publish(works).await;
@@ -337,16 +315,33 @@ impl Store {
             // Pruned since it was looked up.
             return;
         }
-        self.references.insert(image.clone(), record.clone());
+        self.memory.references.insert(image.clone(), record.clone());
         self.publisher.publish_if_room(Work::Reference(image.clone(), Change::Put(record)));
+    }
+
+    /// Waits until all that was published up to now is on disk, or turned out not to get there. Blocks.
+    pub fn settle(&self) {
+        self.publisher.settle(|| ());
+    }
+
+    /// Whether a name is on disk, with the manifest that it is to stand for. Touches the disk.
+    pub fn is_kept(&self, image: &Image, digest: &Digest) -> bool {
+        read_record(&self.layout.reference(image), &image.reference)
+            .is_some_and(|record| record.digest == *digest)
+            && self.layout.manifest(digest).exists()
+    }
+
+    /// Whether a blob is on disk. Touches the disk.
+    pub fn is_blob_kept(&self, digest: &Digest) -> bool {
+        self.layout.blob(digest).exists()
     }
 
     /// Forgets a name. The bytes stay until they are pruned.
     pub async fn forget(&self, image: &Image) {
-        self.references.remove(image);
+        self.memory.references.remove(image);
         self.publisher.publish(vec![Work::Reference(image.clone(), Change::Remove)]).await;
         // Again: a reader may have put it back before that.
-        self.drop_reference(image);
+        self.memory.drop_reference(image);
     }
 
     /// Notes that a name was used just now.

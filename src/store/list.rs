@@ -130,7 +130,7 @@ impl Store {
     /// The tags of a repository as upstream last listed them.
     pub async fn tag_list(&self, name: &Name) -> Option<Arc<Kept<TagList>>> {
         let waiting = || lock(&self.pending.tag_lists).get(name).map(Change::put);
-        find(&self.tag_lists, name, waiting, self.layout.tag_list(name), &self.dropped).await
+        find(&self.tag_lists, name, waiting, self.layout.tag_list(name), &self.memory.dropped).await
     }
 
     /// Keeps them. Reads find them when this returns.
@@ -143,7 +143,7 @@ impl Store {
         self.tag_lists.remove(name);
         self.publisher.publish(vec![Work::TagList(name.clone(), Change::Remove)]).await;
         // Again: a reader may have put it back before that.
-        self.dropped.fetch_add(1, Ordering::AcqRel);
+        self.memory.dropped.fetch_add(1, Ordering::AcqRel);
         self.tag_lists.remove(name);
     }
 
@@ -167,7 +167,7 @@ impl Store {
     /// What refers to a manifest as upstream last listed it.
     pub async fn referrers(&self, subject: &Subject) -> Option<Arc<Kept<Referrers>>> {
         let waiting = || lock(&self.pending.referrers).get(subject).map(Change::put);
-        find(&self.referrers, subject, waiting, self.layout.referrers(subject), &self.dropped).await
+        find(&self.referrers, subject, waiting, self.layout.referrers(subject), &self.memory.dropped).await
     }
 
     /// Keeps it as [`publish_tag_list`](Self::publish_tag_list) does.

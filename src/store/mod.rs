@@ -35,6 +35,7 @@ mod error;
 mod layout;
 mod list;
 mod lock;
+mod memory;
 mod open;
 mod partial;
 mod publish;

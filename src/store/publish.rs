@@ -3,7 +3,7 @@
 //! What is verified goes into a bounded backlog, where every read already finds it. One thread takes what has
 //! gathered there and makes it durable, the whole batch at once ([`super::writer`]).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::hash::Hash;
 use std::io;
@@ -15,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::care::{Guard, Totals};
 use super::layout::Layout;
+use super::memory::Memory;
 use super::partial::Verified;
 use super::trouble::Disk;
 use super::work::{Change, Work};
@@ -25,6 +26,12 @@ use crate::oci::{Digest, Image, Name, Referrers, Subject, TagList};
 /// Weight of what may wait; an open file or 64 KiB of a manifest weigh 1.
 pub const BACKLOG: usize = 1024;
 
+/// What may wait for a disk that takes nothing, in bytes: a thousand images or so.
+const UNKEPT: usize = 8 << 20;
+
+/// A reference, in bytes, or what a manifest takes besides its own.
+const SMALL_CHANGE: usize = 500;
+
 /// What waits, by name. Short critical sections: a std Mutex is enough.
 #[derive(Default)]
 pub struct Pending {
@@ -33,6 +40,16 @@ pub struct Pending {
     pub references: Mutex<HashMap<Image, Change<Record>>>,
     pub tag_lists: Mutex<HashMap<Name, Change<Kept<TagList>>>>,
     pub referrers: Mutex<HashMap<Subject, Change<Kept<Referrers>>>>,
+    unkept: Mutex<Unkept>,
+}
+
+/// Names of what waits for the disk to take something again.
+#[derive(Default)]
+struct Unkept {
+    manifests: HashSet<Digest>,
+    references: HashSet<Image>,
+    /// All of it, about.
+    bytes: usize,
 }
 
 /// Locks a map whose users cannot leave it half-changed, whatever panicked.
@@ -88,6 +105,48 @@ impl Pending {
             }
         }
     }
+
+    /// Lets a manifest or a reference that the disk did not take wait on, found by every read, until
+    /// [`Publisher::try_again`]. False when it is something else, or there is no room.
+    pub fn wait(&self, work: &Work) -> bool {
+        let mut unkept = lock(&self.unkept);
+        let bytes = SMALL_CHANGE + if let Work::Manifest(_, bytes) = work { bytes.len() } else { 0 };
+        let is_known = match work {
+            Work::Manifest(digest, _) => unkept.manifests.contains(digest),
+            Work::Reference(image, _) => unkept.references.contains(image),
+            _ => return false,
+        };
+        if is_known {
+            return true;
+        }
+        if unkept.bytes + bytes > UNKEPT {
+            return false;
+        }
+        unkept.bytes += bytes;
+        match work {
+            Work::Manifest(digest, _) => unkept.manifests.insert(*digest),
+            Work::Reference(image, _) => unkept.references.insert(image.clone()),
+            _ => false,
+        }
+    }
+
+    /// What was left waiting, unless it has been kept since.
+    fn take_unkept(&self) -> Vec<Work> {
+        let Unkept { manifests, references, .. } = std::mem::take(&mut *lock(&self.unkept));
+        let mut works = Vec::new();
+        {
+            let waiting = lock(&self.manifests);
+            let of = |digest: Digest| Some(Work::Manifest(digest, waiting.get(&digest)?.clone()));
+            works.extend(manifests.into_iter().filter_map(of));
+        }
+        let waiting = lock(&self.references);
+        let of = |image: Image| {
+            let change = waiting.get(&image)?.clone();
+            Some(Work::Reference(image, change))
+        };
+        works.extend(references.into_iter().filter_map(of));
+        works
+    }
 }
 
 fn take_out<K: Eq + Hash, T>(waiting: &Mutex<HashMap<K, Change<T>>>, key: &K, done: &Change<T>) {
@@ -114,6 +173,7 @@ impl Publisher {
     pub fn start(
         layout: Layout,
         pending: Arc<Pending>,
+        memory: Arc<Memory>,
         number: Arc<AtomicU64>,
         disk: Arc<Disk>,
         guard: Arc<Guard>,
@@ -121,8 +181,8 @@ impl Publisher {
     ) -> io::Result<Self> {
         let (queue, jobs) = mpsc::unbounded_channel();
         let whole = whole(&layout.root);
-        let writer =
-            Writer { layout, number, pending: pending.clone(), disk, guard: guard.clone(), totals, whole };
+        let (waiting, watch) = (pending.clone(), guard.clone());
+        let writer = Writer { layout, number, pending: waiting, memory, disk, guard: watch, totals, whole };
         let thread = std::thread::Builder::new().name("publish".into()).spawn(move || writer.run(jobs))?;
         Ok(Self {
             pending,
@@ -151,10 +211,25 @@ impl Publisher {
         }
     }
 
+    /// Hands over again what the disk did not take before.
+    pub fn try_again(&self) {
+        // It is in memory already, and takes no room of others.
+        let Ok(permit) = self.room.clone().try_acquire_many_owned(0) else { return };
+        self.send(permit, || self.pending.take_unkept());
+    }
+
     fn hand_over(&self, works: Vec<Work>, permit: OwnedSemaphorePermit) {
+        self.send(permit, || works);
+    }
+
+    fn send(&self, permit: OwnedSemaphorePermit, works: impl FnOnce() -> Vec<Work>) {
         // Under the queue's lock, so that what waits under a name is always the last that was sent.
         let queue = lock(&self.queue);
         if let Some(queue) = &*queue {
+            let works = works();
+            if works.is_empty() {
+                return;
+            }
             for work in &works {
                 self.pending.add(work);
                 self.tell_guard(work);
@@ -196,6 +271,8 @@ impl Publisher {
             && let Ok(permit) = self.room.clone().try_acquire_many_owned(0)
         {
             let _ = queue.send((vec![Work::Settled(told)], permit));
+        } else {
+            drop(told);
         }
         drop(queue);
         // Fails at once when nobody is there to tell it: then all is done.

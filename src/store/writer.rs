@@ -14,10 +14,11 @@ use tokio::sync::mpsc;
 
 use super::care::{Guard, Totals};
 use super::layout::{Kind, Layout};
+use super::memory::Memory;
 use super::partial;
 use super::publish::{BACKLOG, Job, Pending};
 use super::trouble::Disk;
-use super::work::{Counted, Work};
+use super::work::{Change, Counted, Work};
 use super::{Record, StoreError};
 use crate::oci::Reference;
 
@@ -34,6 +35,7 @@ pub struct Writer {
     pub layout: Layout,
     pub number: Arc<AtomicU64>,
     pub pending: Arc<Pending>,
+    pub memory: Arc<Memory>,
     pub disk: Arc<Disk>,
     pub guard: Arc<Guard>,
     pub totals: Arc<Totals>,
@@ -57,6 +59,8 @@ fn version(release: &str) -> Option<(u32, u32)> {
 
 /// A written file and the name it gets.
 struct Move {
+    /// The place of its work in the batch.
+    of: usize,
     file: Arc<File>,
     from: PathBuf,
     to: PathBuf,
@@ -76,18 +80,28 @@ impl Writer {
             let (works, permits): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
             let works: Vec<Work> = works.into_iter().flatten().collect();
             let begun = Instant::now();
-            self.write_batch(&works);
+            let failed = self.write_batch(&works);
             tracing::debug!(works = works.len(), took = ?begun.elapsed(), "published a batch");
-            works.iter().for_each(|work| self.pending.done(work));
+            for (of, work) in works.iter().enumerate() {
+                if !failed.contains(&of) {
+                    self.pending.done(work);
+                } else if !self.disk.is_troubled() || !self.pending.wait(work) {
+                    self.memory.forget(work);
+                    self.pending.done(work);
+                }
+            }
             drop(permits);
         }
     }
 
-    fn write_batch(&mut self, works: &[Work]) {
+    /// The places of what the disk did not take.
+    fn write_batch(&mut self, works: &[Work]) -> HashSet<usize> {
+        let mut failed = HashSet::new();
         let mut contents = Vec::new();
-        for work in works {
+        for (of, work) in works.iter().enumerate() {
             match work {
                 Work::Blob(blob) => contents.push(Move {
+                    of,
                     file: blob.file.clone(),
                     from: blob.path.clone(),
                     to: self.layout.blob(&blob.digest),
@@ -95,14 +109,18 @@ impl Writer {
                 }),
                 Work::Manifest(digest, bytes) => {
                     let counted = Counted::Content(Kind::Manifest, *digest);
-                    contents.extend(self.write_new(bytes, self.layout.manifest(digest), counted));
+                    let written = self.write_new(of, bytes, self.layout.manifest(digest), counted);
+                    contents.extend(written.or_else(|| {
+                        failed.insert(of);
+                        None
+                    }));
                 }
                 Work::Reference(..) | Work::TagList(..) | Work::Referrers(..) | Work::Settled(_) => {}
             }
         }
         let files: Vec<&File> = contents.iter().map(|one| &*one.file).collect();
         let synced = self.sync(&files);
-        let folders = self.rename(&contents, synced);
+        let folders = self.rename(&contents, synced, &mut failed);
         for work in works {
             if let Work::Blob(blob) = work
                 && blob.sidecar
@@ -114,7 +132,7 @@ impl Writer {
         // Only the last change of a name matters.
         let mut seen = HashSet::new();
         let mut references = Vec::new();
-        for work in works.iter().rev() {
+        for (of, work) in works.iter().enumerate().rev() {
             let Some((path, content)) = work.small_file(&self.layout) else {
                 continue;
             };
@@ -123,8 +141,20 @@ impl Writer {
             }
             match content {
                 Err(error) => tracing::error!(path = %path.display(), %error, "cannot write a reference"),
-                Ok(Some(json)) => references.extend(self.write_new(&json, path, work.counted())),
-                Ok(None) => self.remove(work, &path),
+                Ok(Some(_)) if self.leads_nowhere(work) => {
+                    failed.insert(of);
+                }
+                Ok(Some(json)) => match self.write_new(of, &json, path, work.counted()) {
+                    Some(written) => references.push(written),
+                    None => {
+                        failed.insert(of);
+                    }
+                },
+                Ok(None) => {
+                    if !self.remove(work, &path) {
+                        failed.insert(of);
+                    }
+                }
             }
         }
         // The folders of the contents and the files of the references in one go.
@@ -134,28 +164,40 @@ impl Writer {
         let references_synced = synced.split_off(folders.len());
         if !self.report_folders(&folders, synced) {
             // What they lead to may be gone after a crash.
-            references.iter().for_each(|one| partial::remove(&one.from));
-            return;
+            for reference in references {
+                partial::remove(&reference.from);
+                failed.insert(reference.of);
+            }
+            return failed;
         }
-        let folders = self.rename(&references, references_synced);
+        let folders = self.rename(&references, references_synced, &mut failed);
         let synced = self.sync(&folders.iter().map(|one| &one.file).collect::<Vec<_>>());
         self.report_folders(&folders, synced);
+        failed
     }
 
-    fn remove(&self, work: &Work, path: &Path) {
+    /// Whether it is a reference whose manifest the disk did not take, or has no more: that must not be in its place.
+    fn leads_nowhere(&self, work: &Work) -> bool {
+        matches!(work, Work::Reference(_, Change::Put(record)) if !self.layout.manifest(&record.digest).exists())
+    }
+
+    /// False, reported, when it is still there.
+    fn remove(&self, work: &Work, path: &Path) -> bool {
         let _files = self.guard.files();
         let image = matches!(work, Work::Reference(image, _) if is_image(path, &image.reference));
         match fs::remove_file(path) {
             Ok(()) if image => self.totals.image_vanished(),
             Err(error) if error.kind() != ErrorKind::NotFound => {
                 self.report(&StoreError::on("remove", path)(error));
+                return false;
             }
             _ => {}
         }
+        true
     }
 
     /// Writes a small file under a temporary name. None, reported, when that fails.
-    fn write_new(&self, bytes: &[u8], to: PathBuf, counted: Counted) -> Option<Move> {
+    fn write_new(&self, of: usize, bytes: &[u8], to: PathBuf, counted: Counted) -> Option<Move> {
         let from = self.layout.temporary(self.number.fetch_add(1, Ordering::Relaxed));
         let write = || {
             let file = File::options().write(true).create_new(true).mode(0o640).open(&from)?;
@@ -163,7 +205,7 @@ impl Writer {
             Ok(Arc::new(file))
         };
         match write() {
-            Ok(file) => Some(Move { file, from, to, counted }),
+            Ok(file) => Some(Move { of, file, from, to, counted }),
             Err(error) => {
                 self.report(&StoreError::on("write", &from)(error));
                 partial::remove(&from);
@@ -173,18 +215,24 @@ impl Writer {
     }
 
     /// Renames what was synced, and opens the folders to be synced then. What failed is discarded, and reported.
-    fn rename(&self, moves: &[Move], synced: Vec<io::Result<()>>) -> Vec<Folder> {
+    fn rename(
+        &self,
+        moves: &[Move],
+        synced: Vec<io::Result<()>>,
+        failed: &mut HashSet<usize>,
+    ) -> Vec<Folder> {
         let mut folders = HashSet::new();
         // What a sweep removes at the same time is the older file.
         let files = self.guard.files();
         for (moved, result) in moves.iter().zip(synced) {
-            let Move { from, to, .. } = moved;
+            let Move { of, from, to, .. } = moved;
             let result = result.map_err(StoreError::on("sync", from)).and_then(|()| {
                 self.place(moved, &mut folders).map_err(StoreError::on("rename into place", to))
             });
             if let Err(error) = result {
                 self.report(&error);
                 partial::remove(from);
+                failed.insert(*of);
             }
         }
         drop(files);
@@ -216,7 +264,7 @@ impl Writer {
 
     /// Renames one, and counts it when it is new.
     fn place(&self, moved: &Move, folders: &mut HashSet<PathBuf>) -> io::Result<()> {
-        let Move { file, from, to, counted } = moved;
+        let Move { file, from, to, counted, .. } = moved;
         let totals = &self.totals;
         match counted {
             Counted::Content(kind, digest) if !to.exists() => {

@@ -31,7 +31,7 @@ impl Store {
             Ok(Some(bytes)) => {
                 self.totals.vanished(kind, bytes);
                 if kind == Kind::Manifest {
-                    self.manifests.remove(digest);
+                    self.memory.manifests.remove(digest);
                 }
                 // It is kept for a day from now on, not from when it was written.
                 crate::store::touch::set_mtime(&aside);

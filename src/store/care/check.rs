@@ -337,7 +337,7 @@ impl<'a> Check<'a> {
         };
         let removed = self.remove_reference(&self.folder.layout.reference(&entry.image), is_wrong);
         if removed && let Some(store) = self.store {
-            store.drop_reference(&entry.image);
+            store.memory.drop_reference(&entry.image);
             if entry.record.asked || matches!(entry.image.reference, Reference::Tag(_)) {
                 self.uncount();
             }

@@ -104,7 +104,7 @@ impl Sweep<'_> {
             Removal::Gone => return Ok(false),
         }
         if !self.dry_run {
-            self.store.drop_reference(&image);
+            self.store.memory.drop_reference(&image);
         }
         if self.mark.is_image(&image.reference, key) {
             self.report.images += 1;
@@ -174,7 +174,7 @@ impl Sweep<'_> {
             if !self.dry_run {
                 self.store.totals.vanished(kind, stat.length);
                 if kind == Kind::Manifest {
-                    self.store.manifests.remove(&digest);
+                    self.store.memory.manifests.remove(&digest);
                 }
             }
             self.report.of(kind).add(stat.length);
