@@ -12,6 +12,7 @@ use super::flight::State;
 use super::{Cause, Found, Pull, PullError, Want};
 use crate::hello;
 use crate::oci::{Descriptor, Digest, Image, InvalidPlatform, Kind, Manifest, Name, Platform, Reference};
+use crate::store::Store;
 use crate::upstream::UpstreamError;
 
 /// Images that those who want several warm at once. The downloads of each are bounded by `max_downloads`.
@@ -19,6 +20,9 @@ pub const IMAGES_AT_ONCE: usize = 4;
 
 /// For the one question of a refresh.
 const REFRESH_WITHIN: Duration = Duration::from_secs(15);
+
+/// Between two looks whether the store has taken a blob.
+const LANDING: Duration = Duration::from_millis(5);
 
 /// Indexes in indexes; what is deeper is nobody's image.
 const DEPTH: usize = 8;
@@ -82,13 +86,31 @@ pub enum WarmError {
     Manifest { digest: Digest, error: PullError },
     #[error("blob {digest}: {error}")]
     Blob { digest: Digest, error: PullError },
+    #[error("{what} is not kept: {why}")]
+    NotKept { what: String, why: String },
 }
 
 impl WarmError {
     pub fn cause(&self) -> Cause {
         match self {
             Self::Image(error) | Self::Manifest { error, .. } | Self::Blob { error, .. } => error.cause(),
+            Self::NotKept { .. } => Cause::Internal,
         }
+    }
+}
+
+/// What is to be on disk in the end.
+struct Kept {
+    manifests: Vec<(Image, Digest)>,
+    blobs: Vec<Digest>,
+}
+
+impl Kept {
+    /// The first thing that is not. Blocks.
+    fn lacks(&self, store: &Store) -> Option<String> {
+        let manifest = self.manifests.iter().find(|(image, digest)| !store.is_kept(image, digest));
+        let blob = || self.blobs.iter().find(|digest| !store.is_blob_kept(digest));
+        manifest.map(|(image, _)| image.to_string()).or_else(|| blob().map(|digest| format!("blob {digest}")))
     }
 }
 
@@ -116,6 +138,7 @@ impl Pull {
         let root = self.manifest(image, Want::Head).await?;
         let digest = root.record.digest;
         let mut warmed = Warmed { digest, manifests: 0, blobs: 0, bytes: 0, fetched: 0 };
+        let mut kept = Kept { manifests: vec![(image.clone(), digest)], blobs: Vec::new() };
         let mut seen = HashSet::from([digest]);
         let mut blobs = Vec::new();
         let mut to_do = vec![(root, 0)];
@@ -129,6 +152,7 @@ impl Pull {
                 let child = Image { name: image.name.clone(), reference };
                 let found = self.manifest(&child, Want::Head).await;
                 to_do.push((found.map_err(|error| WarmError::Manifest { digest, error })?, depth + 1));
+                kept.manifests.push((child, digest));
             }
             let is_new = |blob: &Descriptor| !blob.foreign && seen.insert(blob.digest);
             let own: Vec<_> = manifest.blobs.into_iter().filter(is_new).collect();
@@ -142,6 +166,7 @@ impl Pull {
         }
         let mut downloads = JoinSet::new();
         for blob in blobs {
+            kept.blobs.push(blob.digest);
             let (pull, name, steps) = (self.clone(), image.name.clone(), steps.clone());
             let digest = blob.digest;
             let download = async move {
@@ -156,7 +181,26 @@ impl Pull {
             warmed.bytes += size;
             warmed.fetched += if fetched { size } else { 0 };
         }
+        self.prove_kept(&image.name, kept).await?;
         Ok(warmed)
+    }
+
+    /// Fails with the first thing that is not on disk: what was passed on past it, or waits in memory, is not in the cache.
+    async fn prove_kept(&self, name: &Name, mut kept: Kept) -> Result<(), WarmError> {
+        if self.settings.load().hello_world {
+            kept.manifests.retain(|(image, _)| hello::manifest(image).is_none());
+            kept.blobs.retain(|digest| hello::blob(name, digest).is_none());
+        }
+        let store = self.store.clone();
+        let look = move || {
+            kept.lacks(&store)?;
+            // Perhaps it is only on its way.
+            store.settle();
+            let what = kept.lacks(&store)?;
+            let why = store.trouble().map_or_else(|| "the log says why".to_owned(), |trouble| trouble.error);
+            Some(WarmError::NotKept { what, why })
+        };
+        tokio::task::spawn_blocking(look).await.map_err(|_| PullError::Lost)?.map_or(Ok(()), Err)
     }
 
     /// Its size, and whether it had to be fetched.
@@ -185,7 +229,13 @@ impl Pull {
             let now = progress.borrow_and_update().clone();
             let _ = steps.try_send(Step::Blob { digest, done: now.written, size: now.size.unwrap_or(size) });
             match now.state {
-                State::Done => return Ok((now.written, !was_here)),
+                State::Done => {
+                    // Until the store has it, or has not.
+                    while self.flights.has(&seat.flight) {
+                        tokio::time::sleep(LANDING).await;
+                    }
+                    return Ok((now.written, !was_here));
+                }
                 // What another registry does not give, this one may.
                 State::Failed(_) if !own && seat.flight.is_from_elsewhere(name) => {
                     own = true;
