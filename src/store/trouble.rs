@@ -154,18 +154,7 @@ impl Disk {
             }
             self.wake_keeper();
         }
-        match &state.trouble {
-            Some(_) => tracing::debug!(path = %error.path.display(), "{error}: not kept"),
-            None => {
-                let name = kind.as_str();
-                tracing::error!(
-                    path = %error.path.display(),
-                    "the disk is {name}: {error}. Pulls go on; what is new is not kept until that is mended"
-                );
-                let error = error.to_string();
-                state.trouble = Some(Trouble { kind, since: Instant::now(), error, wanted });
-            }
-        }
+        state.found(kind, error, wanted);
     }
 
     /// Tries whether a file can be written in `folder` again. Blocks.
@@ -178,14 +167,44 @@ impl Disk {
             nix::sys::statvfs::statvfs(folder).map_or(ROOM, |disk| disk.blocks() * disk.fragment_size() / 20);
         let tried = write_probe(&path, known.wanted.min(share.max(ROOM)));
         let _ = std::fs::remove_file(&path);
-        if tried.is_ok() && self.lock().trouble.take().is_some() {
-            tracing::warn!(
-                path = %folder.display(),
-                "the disk is no longer {}, as it was for {} s: what is pulled is kept again",
-                known.kind.as_str(),
-                known.since.elapsed().as_secs(),
-            );
+        let error = match tried {
+            Ok(()) => {
+                if let Some(known) = self.lock().trouble.take() {
+                    known.tell_end("what is pulled is kept again");
+                }
+                return;
+            }
+            Err(error) => StoreError::on("write", &path)(error),
+        };
+        if let Some(kind) = error.trouble() {
+            self.lock().found(kind, &error, known.wanted);
         }
+    }
+}
+
+impl State {
+    /// The disk says no. It is told when that begins, and when it is for another reason than before.
+    fn found(&mut self, kind: TroubleKind, error: &StoreError, wanted: u64) {
+        if let Some(known) = &self.trouble {
+            if known.kind == kind || known.since.elapsed() < TRY_EVERY {
+                tracing::debug!(path = %error.path.display(), "{error}: not kept");
+                return;
+            }
+            known.tell_end("something else is wrong with it");
+        }
+        let name = kind.as_str();
+        tracing::error!(
+            path = %error.path.display(),
+            "the disk is {name}: {error}. Pulls go on; what is new is not kept until that is mended"
+        );
+        self.trouble = Some(Trouble { kind, since: Instant::now(), error: error.to_string(), wanted });
+    }
+}
+
+impl Trouble {
+    fn tell_end(&self, now: &str) {
+        let (name, seconds) = (self.kind.as_str(), self.since.elapsed().as_secs());
+        tracing::warn!("the disk is no longer {name}, as it was for {seconds} s: {now}");
     }
 }
 
@@ -244,6 +263,23 @@ mod tests {
             assert!(!disk.is_troubled());
         }
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_disk_in_trouble_can_get_into_another() {
+        let disk = Disk::default();
+        disk.failed(&error(Errno::ENOSPC), 1, None);
+        // What goes to and fro is not told by the second.
+        disk.failed(&error(Errno::EROFS), 1, None);
+        assert_eq!(disk.trouble().unwrap().kind, TroubleKind::Full);
+        let past = Instant::now().checked_sub(TRY_EVERY).unwrap();
+        disk.lock().trouble.as_mut().unwrap().since = past;
+        disk.failed(&error(Errno::ENOSPC), 1, None);
+        assert_eq!(disk.trouble().unwrap().since, past);
+        disk.failed(&error(Errno::EROFS), 1, None);
+        let trouble = disk.trouble().unwrap();
+        assert!(trouble.kind == TroubleKind::ReadOnly && trouble.since > past);
+        assert!(trouble.error.contains("Read-only file system"), "{trouble:?}");
     }
 
     #[test]
