@@ -130,7 +130,8 @@ impl Reader {
     }
 
     /// The file does not give what it should. Of one that grows, the rest comes from upstream: its disk fails, and who
-    /// asks again would meet it again. One that is stored is out of the way when this client may ask again.
+    /// asks again would meet it again; so it does where a stored one cannot be put aside. Mostly that one is out of the way
+    /// when this client may ask again.
     async fn astray(&mut self, error: PullError) -> Result<(), PullError> {
         match (&self.source, &self.detour) {
             (Source::Flight(_) | Source::Relay(..), Some(detour)) => {
@@ -139,8 +140,12 @@ impl Reader {
                 Ok(())
             }
             (Source::File(file), Some(blob)) => {
-                blob.pull.put_aside(&blob.digest, file, &error).await;
-                Err(error)
+                if blob.pull.put_aside(&blob.digest, file, &error).await {
+                    return Err(error);
+                }
+                let sent = Some(file.clone());
+                self.source = Source::Passage(blob.start(self.offset, self.end, sent));
+                Ok(())
             }
             _ => Err(error),
         }

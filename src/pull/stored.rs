@@ -8,13 +8,17 @@ use crate::oci::{Digest, Name};
 use crate::store::Kind;
 
 impl Pull {
-    /// A blob's file cannot be read, or is too short: whoever asks for it when this is over gets it from upstream.
-    pub(super) async fn put_aside(&self, digest: &Digest, file: &Arc<File>, why: &PullError) {
+    /// A blob's file cannot be read, or is too short: whoever asks for it when this is over gets it from upstream. False
+    /// when the disk did not let it be put aside: then that cannot be kept.
+    pub(super) async fn put_aside(&self, digest: &Digest, file: &Arc<File>, why: &PullError) -> bool {
         let (file, digest, store) = (file.clone(), *digest, self.store.clone());
         let why = format!("a blob broke off while it was sent ({why})");
-        let aside = move || store.put_aside(Kind::Blob, &digest, Some(&file), &why);
+        let aside = move || {
+            store.put_aside(Kind::Blob, &digest, Some(&file), &why);
+            !file.metadata().is_ok_and(|data| store.shuns(&digest, &data))
+        };
         // It says itself what becomes of it.
-        let _ = tokio::task::spawn_blocking(aside).await;
+        tokio::task::spawn_blocking(aside).await.unwrap_or(true)
     }
 
     /// A blob's size in bytes as the manifests of that repository say, as far as we know any.

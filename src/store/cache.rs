@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use quick_cache::sync::Cache;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 
 use super::care::{Guard, Rules, Totals};
@@ -34,12 +35,14 @@ pub struct Store {
     number: Arc<AtomicU64>,
     syncs: Arc<Syncs>,
     pub(super) memory: Arc<Memory>,
+    /// Blobs that are wrong, with their inodes, where the disk does not let them be put aside.
+    pub(super) shunned: Cache<Digest, u64>,
     pub(super) tag_lists: InMemory<Name, TagList>,
     pub(super) referrers: InMemory<Subject, Referrers>,
     pub(super) pending: Arc<Pending>,
     pub(super) publisher: Publisher,
     pub(super) touches: Touches,
-    disk: Arc<Disk>,
+    pub(super) disk: Arc<Disk>,
     pub(super) guard: Arc<Guard>,
     pub(super) totals: Arc<Totals>,
     /// Held by a walk over the whole folder that counts or removes, and by a change of pins: one at a time.
@@ -47,6 +50,9 @@ pub struct Store {
     pub(super) rules: ArcSwap<Rules>,
     lock: Lock,
 }
+
+/// Wrong blobs that are remembered.
+const SHUNNED: usize = 1024;
 
 impl Store {
     /// Opens the folder, or makes it. Blocks for up to 10 s when another process holds it. Takes no longer for a
@@ -90,6 +96,7 @@ impl Store {
             number,
             syncs: Arc::default(),
             memory,
+            shunned: Cache::new(SHUNNED),
             tag_lists: in_memory(),
             referrers: in_memory(),
             pending,
@@ -178,9 +185,12 @@ impl Store {
     pub fn blob_at_hand(&self, digest: &Digest) -> Option<(Arc<File>, u64)> {
         self.pending.blob(digest).or_else(|| {
             let file = open_cached(&self.layout.blob(digest)).ok()?;
-            let size = file.metadata().ok().filter(Metadata::is_file)?.len();
+            let data = file.metadata().ok().filter(Metadata::is_file)?;
+            if self.shuns(digest, &data) {
+                return None;
+            }
             self.guard.found(digest);
-            Some((Arc::new(file), size))
+            Some((Arc::new(file), data.len()))
         })
     }
 
@@ -192,7 +202,7 @@ impl Store {
         let path = self.layout.blob(digest);
         match open_to_read(&path).and_then(|file| Ok((file.metadata()?, file))) {
             // None of ours.
-            Ok((data, _)) if !data.is_file() => Ok(None),
+            Ok((data, _)) if !data.is_file() || self.shuns(digest, &data) => Ok(None),
             Ok((data, file)) => {
                 self.guard.found(digest);
                 Ok(Some((Arc::new(file), data.len())))
@@ -206,7 +216,7 @@ impl Store {
     pub fn has_blob(&self, digest: &Digest) -> bool {
         // Said before the look: what is found then stays.
         let stays = self.guard.stays(digest);
-        lock(&self.pending.blobs).contains_key(digest) || stays && self.layout.blob(digest).exists()
+        lock(&self.pending.blobs).contains_key(digest) || stays && self.is_blob_kept(digest)
     }
 
     /// Whether an earlier download of a blob left something to go on from. May touch the disk.
@@ -333,7 +343,7 @@ impl Store {
 
     /// Whether a blob is on disk. Touches the disk.
     pub fn is_blob_kept(&self, digest: &Digest) -> bool {
-        self.layout.blob(digest).exists()
+        fs::metadata(self.layout.blob(digest)).is_ok_and(|data| !self.shuns(digest, &data))
     }
 
     /// Forgets a name. The bytes stay until they are pruned.

@@ -1,6 +1,6 @@
 //! What turned out to be wrong is put aside, for somebody to look at; the next request fetches it anew.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
 
@@ -41,10 +41,22 @@ impl Store {
             Ok(None) => false,
             Err(error) if error.kind() == ErrorKind::NotFound => false,
             Err(error) => {
-                tracing::error!("{why}; {}", StoreError::on("put aside", &path)(error));
+                let error = StoreError::on("put aside", &path)(error);
+                tracing::error!("{why}; {error}");
+                if let (Kind::Blob, Some(data)) = (kind, file.and_then(|file| file.metadata().ok())) {
+                    self.shunned.insert(*digest, data.ino());
+                }
+                if error.trouble().is_some() {
+                    self.disk.failed(&error, 0, None);
+                }
                 false
             }
         }
+    }
+
+    /// Whether this is a blob's file that is wrong and could not be put aside: it is as if it was not there.
+    pub fn shuns(&self, digest: &Digest, file: &Metadata) -> bool {
+        self.shunned.get(digest).is_some_and(|inode| inode == file.ino())
     }
 
     /// Hashes a file again, and puts it aside when it is not what its name says. Blocks.
