@@ -31,6 +31,8 @@ pub enum PullError {
     Paused,
     #[error("too many other downloads from this registry are waited for already")]
     Crowded,
+    #[error("the client took nothing of it for a while, and others waited for its place")]
+    Stalled,
     #[error("the download ended in an unforeseen way")]
     Lost,
 }
@@ -67,7 +69,7 @@ impl PullError {
                 Cause::Missing
             }
             Self::RecentlyWrong | Self::SizeUnknown | Self::Wrong(_) => Cause::Invalid,
-            Self::Paused | Self::Crowded => Cause::Unavailable,
+            Self::Paused | Self::Crowded | Self::Stalled => Cause::Unavailable,
             Self::TooLate => Cause::Late,
             Self::Store(_) | Self::Lost => Cause::Internal,
             Self::Upstream(error) => match error {

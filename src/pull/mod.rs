@@ -63,9 +63,6 @@ const FAR_AHEAD: u64 = 8 << 20;
 /// Ranges fetched by themselves, at once.
 const RELAYS: usize = 16;
 
-/// Clients at once that get a stream of upstream's each, because the disk does not take a blob.
-const PASSAGES: usize = 16;
-
 /// Lists of tags that are fetched at once, and lists of referrers; each may be 16 MiB.
 const LISTINGS: usize = 16;
 
@@ -116,7 +113,8 @@ pub struct Pull {
     proofs: Shared<Digest, bool>,
     slots: Mutex<std::collections::HashMap<Registry, Arc<Slots>>>,
     relays: Arc<Semaphore>,
-    passages: Semaphore,
+    /// For clients that get a stream of upstream's each, because the disk does not take a blob.
+    passages: passage::Places,
     /// What upstream said it does not have, and when.
     not_found: Cache<What, Instant>,
     /// Sizes of what the manifests and indexes of a repository that we saw name.
@@ -167,7 +165,7 @@ impl Pull {
             proofs: Shared::default(),
             slots: Mutex::default(),
             relays: Arc::new(Semaphore::new(RELAYS)),
-            passages: Semaphore::new(PASSAGES),
+            passages: passage::Places::default(),
             not_found: Cache::new(4096),
             named: Cache::new(16_384),
             children: Cache::new(16_384),
@@ -220,7 +218,7 @@ impl Pull {
 
     /// Streams past the store that are under way.
     pub fn passing(&self) -> usize {
-        PASSAGES - self.passages.available_permits().min(PASSAGES)
+        self.passages.taken()
     }
 
     /// Waits until the store has what was downloaded before; what is under way goes on.

@@ -7,13 +7,68 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::SendTimeoutError};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::{Pull, PullError};
 use crate::oci::{Digest, Hasher, Name};
 use crate::store::Wrong;
+
+/// Clients at once that get a stream of upstream's each.
+const PLACES: usize = 16;
+
+/// A client that took nothing for so long gives its place to another who waits for one. It is more than a slow one takes
+/// for what the kernel holds for it.
+const STALLED: Duration = Duration::from_secs(20);
+
+/// For passages at once.
+pub struct Places {
+    free: Semaphore,
+    waiting: AtomicUsize,
+}
+
+impl Default for Places {
+    fn default() -> Self {
+        Self { free: Semaphore::new(PLACES), waiting: AtomicUsize::new(0) }
+    }
+}
+
+/// Somebody who waits for a place, until dropped.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn counted(waiting: &'a AtomicUsize) -> Self {
+        waiting.fetch_add(1, Ordering::Relaxed);
+        Self(waiting)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Places {
+    /// Those that are taken.
+    pub fn taken(&self) -> usize {
+        PLACES - self.free.available_permits().min(PLACES)
+    }
+
+    async fn take(&self) -> Result<SemaphorePermit<'_>, PullError> {
+        let _waiting = Waiting::counted(&self.waiting);
+        // It is never closed.
+        self.free.acquire().await.map_err(|_| PullError::Lost)
+    }
+
+    fn are_wanted(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > self.free.available_permits()
+    }
+}
 
 /// What a passage needs to begin.
 #[derive(Clone)]
@@ -39,8 +94,7 @@ impl Detour {
         let detour = self.clone();
         self.pull.runtime.spawn(async move {
             let passed = async {
-                // Its sender is ours, so it is never closed.
-                let _permit = detour.pull.passages.acquire().await.map_err(|_| PullError::Lost)?;
+                let _place = detour.pull.passages.take().await?;
                 if end < detour.size {
                     detour.part(first, end, &sender).await
                 } else {
@@ -51,7 +105,10 @@ impl Detour {
             tokio::select! {
                 passed = passed => if let Err(error) = passed {
                     let what = format!("cannot pass on {}@{}", detour.name, detour.digest);
-                    detour.pull.failures.warn(&detour.name, detour.digest, &error, &what);
+                    match error {
+                        PullError::Stalled => tracing::info!("{what}: {error}"),
+                        _ => detour.pull.failures.warn(&detour.name, detour.digest, &error, &what),
+                    }
                     let _ = sender.send(Err(error)).await;
                 },
                 () = gone.closed() => {}
@@ -65,7 +122,7 @@ impl Detour {
         let last = end.saturating_sub(1);
         let mut download = upstream.range(&self.name.repository, &self.digest, first, last).await?;
         while let Some(bytes) = download.chunk().await? {
-            if sender.send(Ok(bytes)).await.is_err() {
+            if !self.hand_on(bytes, sender).await? {
                 break;
             }
         }
@@ -99,7 +156,7 @@ impl Detour {
             if position >= self.size {
                 held = (!bytes.is_empty()).then(|| bytes.split_off(bytes.len() - 1));
             }
-            if !bytes.is_empty() && sender.send(Ok(bytes)).await.is_err() {
+            if !bytes.is_empty() && !self.hand_on(bytes, sender).await? {
                 return Ok(());
             }
         }
@@ -108,9 +165,24 @@ impl Detour {
             return Err(Box::new(Wrong { want: self.digest, got, bytes: position }).into());
         }
         if let Some(last) = held {
-            let _ = sender.send(Ok(last)).await;
+            self.hand_on(last, sender).await?;
         }
         Ok(())
+    }
+
+    /// Waits until the client takes it. False when it has gone; an error when it takes nothing, and others wait.
+    async fn hand_on(&self, bytes: Bytes, sender: &Sender) -> Result<bool, PullError> {
+        let mut item = Ok(bytes);
+        loop {
+            item = match sender.send_timeout(item, STALLED).await {
+                Ok(()) => return Ok(true),
+                Err(SendTimeoutError::Closed(_)) => return Ok(false),
+                Err(SendTimeoutError::Timeout(_)) if self.pull.passages.are_wanted() => {
+                    return Err(PullError::Stalled);
+                }
+                Err(SendTimeoutError::Timeout(item)) => item,
+            };
+        }
     }
 }
 
