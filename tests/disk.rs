@@ -17,6 +17,7 @@ use std::time::{Duration, SystemTime};
 use support::cache::ran;
 use support::client::{End, get};
 use support::daemon::{Daemon, list};
+use support::disk::{Disk, EXT4, EXT4_WITHOUT_EXTENTS, XFS};
 use support::failing::FailingFile;
 use support::layout::*;
 use support::multipart;
@@ -24,44 +25,6 @@ use support::process::{eventually, free_port, succeed};
 use support::upstream::{Fault, Upstream};
 
 const CLIENTS: usize = 10;
-
-/// A file system of 64 MiB in a file, mounted until dropped.
-struct Disk {
-    at: PathBuf,
-}
-
-impl Disk {
-    fn mounted(make: &[&str], options: &str, at: &Path) -> Self {
-        std::fs::create_dir_all(at).unwrap();
-        let image = at.with_extension("disk");
-        std::fs::File::create(&image).unwrap().set_len(64 << 20).unwrap();
-        let mut mkfs = Command::new(make[0]);
-        mkfs.env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin").args(&make[1..]).arg(&image);
-        succeed(mkfs);
-        let mut mount = Command::new("mount");
-        mount.args(["-o", options]).arg(&image).arg(at);
-        succeed(mount);
-        Self { at: at.to_owned() }
-    }
-
-    /// What `/sys/fs/ext4` calls it.
-    fn device(&self) -> String {
-        let mut findmnt = Command::new("findmnt");
-        findmnt.args(["-n", "-o", "SOURCE"]).arg(&self.at);
-        succeed(findmnt).trim().trim_start_matches("/dev/").to_owned()
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.at).status();
-    }
-}
-
-const EXT4: &[&str] = &["mkfs.ext4", "-q", "-F"];
-/// Space cannot be reserved on it: it fills up in the middle of a layer.
-const EXT4_WITHOUT_EXTENTS: &[&str] = &["mkfs.ext4", "-q", "-F", "-O", "^extent,^64bit"];
-const XFS: &[&str] = &["mkfs.xfs", "-q", "-f", "--unsupported"];
 
 /// Other images upstream.
 const OLDER: [(&str, u64, u64); 3] =
@@ -371,8 +334,7 @@ fn a_file_system_that_turns_read_only_is_invisible() {
         // waits for bytes that the disk will never have
         let from = format!("bytes={}-", 22 * MIB);
         ahead = Some(get(&scene.target).range(&from).open(scene.daemon.addr));
-        let trigger = format!("/sys/fs/ext4/{}/trigger_fs_error", scene.disk.device());
-        std::fs::write(trigger, "a test").unwrap();
+        scene.disk.turn_read_only();
     });
     let ahead = ahead.unwrap().whole().is(206);
     assert!(ahead.body == scene.layer().slice(22 * MIB, 18 * MIB));

@@ -103,7 +103,7 @@ fn over_the_network_there_is_nothing_without_the_token() {
     assert_eq!(status, 200);
     assert_eq!(serde_json::from_str::<Value>(&body).unwrap()["pid"], networked.daemon.pid());
     let listed = networked.text("/images", &["--data", ""]);
-    assert_eq!(listed, "{\"done\":{\"listed\":0,\"missing\":[]}}\n");
+    assert_eq!(listed, "{\"done\":{\"listed\":0,\"missing\":[],\"unreadable\":0}}\n");
     assert!(!networked.daemon.log().contains("can listen in on"), "{}", networked.daemon.log());
     assert!(!networked.daemon.log().contains(TOKEN));
     let strangers = "requests for commands without the token: 1, the last one from 127.0.0.1:";

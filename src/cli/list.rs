@@ -22,7 +22,9 @@ Examples:
   All of two repositories, for a script:
     ociregistry list --pattern 'quay.io/team/a:,quay.io/team/b:' --json | jq -r .digest
 
-The daemon is asked where one serves, else the cache's folder is read.";
+The daemon is asked where one serves, else the cache's folder is read.
+
+Exit codes: 0 all is listed, 1 some manifests could not be read.";
 
 /// List the images in the cache
 ///
@@ -148,7 +150,13 @@ impl List {
             self.print(|each| self.admin.command(global, &request, open, each))?
         };
         self.print_end(&report, &mut out).map_err(Error::Output)?;
-        out.flush().map_err(Error::Output)
+        out.flush().map_err(Error::Output)?;
+        match report.unreadable {
+            0 => Ok(()),
+            many => Err(Error::Failed(format!(
+                "{many} manifests cannot be read, and the sizes of their images are too small: `ociregistry check` names them"
+            ))),
+        }
     }
 
     /// Prints what `list` tells; what it came to, and where more can be written.

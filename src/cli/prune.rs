@@ -28,7 +28,9 @@ Examples:
     ociregistry prune --pattern '^quay.io/team/a:,^quay.io/team/b:'
 
 An image that fits all that is given goes, and with it the blobs that no other image needs. Pinned images, and those \
-that the configuration keeps ([prune] keep), stay. The daemon does it where one serves; pulls go on meanwhile.";
+that the configuration keeps ([prune] keep), stay. The daemon does it where one serves; pulls go on meanwhile.
+
+Exit codes: 0 all of it went, 1 some files could not be removed: why is printed at the end.";
 
 /// Remove images from the cache
 #[derive(Args, Debug)]
@@ -75,7 +77,12 @@ impl Prune {
             };
             let report = self.admin.command(global, &self.request(), open, &mut each)?;
             say(format!("{}\n", summary(&report)));
-            Ok(())
+            match report.failure {
+                None => Ok(()),
+                Some(first) => {
+                    Err(Error::Failed(format!("{} files stay; the first: {first}", report.failed)))
+                }
+            }
         })
     }
 

@@ -1,5 +1,6 @@
 //! The store as the rest of the program sees it: memory first, then what waits to be written, then the disk.
 
+use std::collections::HashSet;
 use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
@@ -48,6 +49,8 @@ pub struct Store {
     /// Held by a walk over the whole folder that counts or removes, and by a change of pins: one at a time.
     pub(super) care: Mutex<()>,
     pub(super) rules: ArcSwap<Rules>,
+    /// Keys of content that could not be removed.
+    pub(super) stuck: Mutex<HashSet<u64>>,
     lock: Lock,
 }
 
@@ -107,6 +110,7 @@ impl Store {
             totals,
             care: Mutex::new(()),
             rules: ArcSwap::default(),
+            stuck: Mutex::default(),
             lock,
         })
     }

@@ -7,6 +7,7 @@ pub mod cache;
 pub mod client;
 pub mod curl;
 pub mod daemon;
+pub mod disk;
 pub mod failing;
 pub mod http2;
 pub mod layout;

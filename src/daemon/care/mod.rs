@@ -32,7 +32,7 @@ struct Shared {
 }
 
 /// A round that has come to its end.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Round {
     pub finished: Timestamp,
     pub took: Duration,
@@ -95,7 +95,7 @@ impl Care {
 
     /// The last round since the start; none before the first.
     pub fn last_round(&self) -> Option<Round> {
-        *self.shared.last_round.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.last_round.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// What pruning goes by.

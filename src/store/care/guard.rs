@@ -71,13 +71,15 @@ pub struct Guard {
 pub type Follow<'a> = dyn Fn(&Name, Digest) -> Result<Vec<u64>, CareError> + 'a;
 
 /// What became of a file that was to go.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Removal {
     Removed,
     /// Used or published meanwhile.
     Spared,
     /// Was not there any more.
     Gone,
+    /// It alone cannot be removed.
+    Stuck(StoreError),
 }
 
 impl Guard {
@@ -169,7 +171,11 @@ impl Watch<'_> {
         match removed {
             Ok(()) => Ok(Removal::Removed),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(Removal::Gone),
-            Err(error) => Err(StoreError::on("remove", path)(error).into()),
+            // Then none can be.
+            Err(error) if error.kind() == ErrorKind::ReadOnlyFilesystem => {
+                Err(StoreError::on("remove", path)(error).into())
+            }
+            Err(error) => Ok(Removal::Stuck(StoreError::on("remove", path)(error))),
         }
     }
 

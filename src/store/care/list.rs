@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -66,6 +66,9 @@ pub struct ListReport {
     pub listed: u64,
     /// Of a list of what is pinned: names that the cache does not hold.
     pub missing: Vec<String>,
+    /// Manifests that could not be read: the sizes of their images are too small.
+    #[serde(default)]
+    pub unreadable: u64,
     /// What the cache holds, where that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
@@ -152,7 +155,7 @@ impl Folder {
         let wanted = patterns(&request.patterns)?;
         let pins = self.pins()?;
         let work = Mutex::new(repositories(&self.layout)?);
-        let over = AtomicBool::new(false);
+        let (over, unreadable) = (AtomicBool::new(false), AtomicU64::new(0));
         let (rows, listed) = mpsc::sync_channel(ROWS);
         let read = |rows: mpsc::SyncSender<Result<ListedImage, CareError>>| {
             let mut send = |row: Row<'_>| {
@@ -166,7 +169,7 @@ impl Folder {
                 {
                     return ControlFlow::Continue(());
                 }
-                let Some(row) = self.row(row, pinned, request).transpose() else {
+                let Some(row) = self.row(row, pinned, request, &unreadable).transpose() else {
                     return ControlFlow::Continue(());
                 };
                 // Nobody listens any more when it has enough.
@@ -228,6 +231,7 @@ impl Folder {
             told
         })?;
         report.missing = missing.into_iter().collect();
+        report.unreadable = unreadable.into_inner();
         report.usage = request.totals.then(|| self.usage(pace)).transpose()?;
         Ok(report)
     }
@@ -238,6 +242,7 @@ impl Folder {
         row: Row<'_>,
         pinned: bool,
         request: &ListRequest,
+        unreadable: &AtomicU64,
     ) -> Result<Option<ListedImage>, CareError> {
         let kind = row.kind();
         let Row { entry: Entry { image, record, .. }, used, held } = row;
@@ -245,7 +250,13 @@ impl Folder {
         let mut seen = HashSet::new();
         let mut blobs = request.blobs.then(Vec::new);
         let mut is_wanted = request.of_blob.is_none();
-        let read = |digest: &Digest| reach::read(&self.layout, digest);
+        let read = |digest: &Digest| {
+            let bytes = reach::read(&self.layout, digest)?;
+            if bytes.is_none() && self.layout.manifest(digest).exists() {
+                unreadable.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(bytes)
+        };
         reach::reach(record.digest, &|child| held.contains_key(child), &read, &mut |what| match what {
             Reached::Manifest(_, bytes) => size += bytes,
             Reached::Blob(blob) if blob.foreign || !seen.insert(blob.digest) => {}

@@ -19,7 +19,7 @@ use super::walk::seconds;
 use super::{CareError, patterns};
 use crate::oci::Image;
 use crate::store::publish::lock;
-use crate::store::{Kind, Store};
+use crate::store::{Kind, Store, StoreError};
 
 /// What was used so lately stays as long as there is any space.
 pub const RECENT: Duration = Duration::from_secs(60 * 60);
@@ -65,7 +65,7 @@ impl PruneRequest {
 }
 
 /// What went, or would have gone.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PruneReport {
     pub dry_run: bool,
     pub images: u64,
@@ -76,12 +76,29 @@ pub struct PruneReport {
     pub spared: u64,
     /// Images that fit, but are pinned, or kept by the configuration.
     pub kept: u64,
+    /// Files that were to go, and that could not be removed.
+    #[serde(default)]
+    pub failed: u64,
+    /// Why, for the first of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
 }
 
 impl PruneReport {
     /// That came back.
     pub fn bytes(&self) -> u64 {
         self.manifests.bytes + self.blobs.bytes
+    }
+
+    /// To the log goes the first one.
+    pub(super) fn fail(&mut self, error: &StoreError) {
+        if self.failed == 0 {
+            tracing::warn!("{error}: it stays");
+            self.failure = Some(error.to_string());
+        } else {
+            tracing::debug!("{error}: it stays");
+        }
+        self.failed += 1;
     }
 
     pub(super) fn of(&mut self, kind: Kind) -> &mut Tally {
@@ -99,6 +116,8 @@ impl std::ops::AddAssign for PruneReport {
         self.blobs += other.blobs;
         self.spared += other.spared;
         self.kept = self.kept.max(other.kept);
+        self.failed += other.failed;
+        self.failure = self.failure.take().or(other.failure);
     }
 }
 
@@ -114,7 +133,11 @@ impl fmt::Display for PruneReport {
             files.0,
             files.1,
             self.bytes()
-        )
+        )?;
+        match self.failed {
+            0 => Ok(()),
+            failed => write!(f, "; {failed} files could not be removed"),
+        }
     }
 }
 
@@ -134,6 +157,11 @@ impl Store {
     ) -> Result<PruneReport, CareError> {
         let _one = lock(&self.care);
         self.prune_alone(request, pace, tell)
+    }
+
+    /// Whether content could not be removed when that was last tried: its bytes do not come back.
+    pub(super) fn is_stuck(&self, key: u64) -> bool {
+        lock(&self.stuck).contains(&key)
     }
 
     /// The same for who has `care` locked.
@@ -209,7 +237,9 @@ impl Store {
             let mut total = 0;
             self.count_each(pace, &mut |_, digest, stat| {
                 total += stat.length;
-                let keeper = match keepers.of(self.guard.keys.content(digest)) {
+                let key = self.guard.keys.content(digest);
+                let keeper = match keepers.of(key) {
+                    _ if self.is_stuck(key) => return,
                     None if recent.contains(&stat.changed) => return,
                     keeper => keeper.unwrap_or(NOBODY),
                 };

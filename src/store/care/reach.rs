@@ -43,7 +43,8 @@ pub fn reach(
     Ok(())
 }
 
-/// A manifest's bytes as they are on disk, unverified. None when they are not there, or the disk has lost them.
+/// A manifest's bytes as they are on disk, unverified. None when they are not there, or the disk has lost them or does not
+/// let us read them: a miss to a pull, too.
 pub fn read(layout: &Layout, digest: &Digest) -> Result<Option<Bytes>, StoreError> {
     let path = layout.manifest(digest);
     match walk::read(&path) {
@@ -59,6 +60,10 @@ pub fn read(layout: &Layout, digest: &Digest) -> Result<Option<Bytes>, StoreErro
         }
         Err(error) => match StoreError::on("read", &path)(error) {
             error if error.is_damage() => Ok(None),
+            error if error.source.kind() == ErrorKind::PermissionDenied => {
+                tracing::warn!("{error}: it leads to nothing");
+                Ok(None)
+            }
             error => Err(error),
         },
     }

@@ -13,6 +13,7 @@ use super::reach::{self, Reached};
 use super::walk::{Content, Repository, Which, contents, repositories, stat};
 use super::{CareError, PruneReport};
 use crate::oci::{Digest, Image, Name, Reference, Subject};
+use crate::store::publish::lock;
 use crate::store::{Kind, Store, StoreError};
 
 /// What stays of a repository.
@@ -95,13 +96,13 @@ impl Sweep<'_> {
             return Ok(false);
         }
         let image = Image { name: repository.name.clone(), reference: reference.clone() };
-        match self.remove(key, path)? {
-            Removal::Removed => {}
-            Removal::Spared => {
-                self.report.spared += 1;
-                return Ok(false);
-            }
-            Removal::Gone => return Ok(false),
+        let removal = self.remove(key, path)?;
+        if let (Removal::Stuck(_), Some(record)) = (&removal, self.store.reference(&image)) {
+            // What it leads to stays with it.
+            self.store.guard.used(&image, &record.digest);
+        }
+        if !self.has_gone(removal) {
+            return Ok(false);
         }
         if !self.dry_run {
             self.store.memory.drop_reference(&image);
@@ -139,10 +140,11 @@ impl Sweep<'_> {
     }
 
     /// Whether a list went.
-    fn list(&self, key: u64, path: &Path) -> Result<bool, CareError> {
+    fn list(&mut self, key: u64, path: &Path) -> Result<bool, CareError> {
         match stat(path)? {
             Some(stat) if !self.recent.contains(&stat.changed) && !self.dry_run => {
-                Ok(self.remove(key, path)? == Removal::Removed)
+                let removal = self.remove(key, path)?;
+                Ok(self.has_gone(removal))
             }
             _ => Ok(false),
         }
@@ -163,15 +165,18 @@ impl Sweep<'_> {
             if keeper.is_none() && self.recent.contains(&stat.changed) {
                 continue;
             }
-            match self.remove(key, &path)? {
-                Removal::Removed => {}
-                Removal::Spared => {
-                    self.report.spared += 1;
-                    continue;
-                }
-                Removal::Gone => continue,
+            if self.dry_run && self.store.is_stuck(key) {
+                continue;
+            }
+            let removal = self.remove(key, &path)?;
+            if let Removal::Stuck(_) = removal {
+                lock(&self.store.stuck).insert(key);
+            }
+            if !self.has_gone(removal) {
+                continue;
             }
             if !self.dry_run {
+                lock(&self.store.stuck).remove(&key);
                 self.store.totals.vanished(kind, stat.length);
                 if kind == Kind::Manifest {
                     self.store.memory.manifests.remove(&digest);
@@ -180,6 +185,17 @@ impl Sweep<'_> {
             self.report.of(kind).add(stat.length);
         }
         Ok(())
+    }
+
+    /// Counts a file that stays.
+    fn has_gone(&mut self, removal: Removal) -> bool {
+        match removal {
+            Removal::Removed => return true,
+            Removal::Gone => {}
+            Removal::Spared => self.report.spared += 1,
+            Removal::Stuck(error) => self.report.fail(&error),
+        }
+        false
     }
 
     fn remove(&self, key: u64, path: &Path) -> Result<Removal, CareError> {

@@ -50,7 +50,7 @@ pub struct Stat {
     pub changed: u32,
 }
 
-/// None when it has gone, or is a folder: that is none of ours.
+/// None when it has gone, or the disk has lost it, or it is a folder: that is none of ours.
 pub fn stat(path: &Path) -> Result<Option<Stat>, StoreError> {
     match fs::symlink_metadata(path) {
         Ok(data) if data.is_dir() => Ok(None),
@@ -59,7 +59,10 @@ pub fn stat(path: &Path) -> Result<Option<Stat>, StoreError> {
             Ok(Some(Stat { length: data.len(), written, changed: written.max(changed) }))
         }
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(StoreError::on("look at", path)(error)),
+        Err(error) => match StoreError::on("look at", path)(error) {
+            error if error.is_damage() => Ok(None),
+            error => Err(error),
+        },
     }
 }
 
