@@ -221,6 +221,43 @@ fn what_is_denied_or_not_allowed_is_refused_though_it_is_in_the_cache() {
 }
 
 #[test]
+fn no_port_and_no_spelling_passes_a_deny() {
+    let (_, upstream) = upstream();
+    let keys = "deny = [\"docker.io/**\", \"quay.io/**\", \"[::1]:5000/**\"]\nallow = [\"**\"]\nunlisted = \"allow\"";
+    let daemon = Daemon::with(keys, &upstream);
+    let mut hosts = ["quay.io:443", "quay.io:80", "QUAY.io:0443", "[0::1]:5000", "[::1]:05000"]
+        .map(str::to_owned)
+        .to_vec();
+    for alias in ["docker.io", "index.docker.io", "registry-1.docker.io"] {
+        hosts.extend([":443", ":0443", ":80"].map(|port| format!("{alias}{port}")));
+    }
+    for host in hosts {
+        for target in ["manifests/1".to_owned(), "tags/list".into(), format!("blobs/{}", sha256(b""))] {
+            let escaped = host.replace(':', "%3A").replace('[', "%5B").replace(']', "%5D");
+            let by_ns = daemon.get(&format!("/v2/library/app/{target}?ns={escaped}"));
+            let by_path = daemon.get(&format!("/v2/{escaped}/library/app/{target}"));
+            for refused in [by_ns, by_path] {
+                assert!(refused.refuses(403, "DENIED").text().contains("`deny` has "), "{host}");
+            }
+        }
+    }
+    assert!(upstream.seen().is_empty());
+}
+
+#[test]
+fn docker_io_is_one_registry_by_its_ports_too() {
+    let (image, upstream) = upstream();
+    let daemon = Daemon::of(&upstream);
+    for host in
+        ["docker.io:443", "index.docker.io:443", "registry-1.docker.io:0443", "registry-1.docker.io:80"]
+    {
+        let answer = daemon.get(&format!("/v2/{host}/library/app/manifests/1"));
+        assert_eq!(answer.is(200).body, *image.manifest.bytes, "{host}");
+    }
+    assert_eq!(upstream.count("GET", "/manifests/"), 1);
+}
+
+#[test]
 fn unlisted_registries_may_be_anywhere_where_that_is_said_but_not_at_metadata_services() {
     let (_, upstream) = upstream();
     let daemon = Daemon::configured("unlisted = \"allow\"");

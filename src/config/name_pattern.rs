@@ -22,8 +22,16 @@ pub struct NamePattern {
 
 impl NamePattern {
     pub fn matches(&self, name: &Name) -> bool {
-        self.registry.as_ref().is_none_or(|registry| registry.matches(&name.registry))
-            && self.repository.is_match(name.repository.as_str())
+        self.registry.as_ref().is_none_or(|registry| registry.matches(&name.registry)) && self.has(name)
+    }
+
+    /// The same, and what may be the same place by another name: see [`RegistryPattern::covers`].
+    pub fn covers(&self, name: &Name) -> bool {
+        self.registry.as_ref().is_none_or(|registry| registry.covers(&name.registry)) && self.has(name)
+    }
+
+    fn has(&self, name: &Name) -> bool {
+        self.repository.is_match(name.repository.as_str())
     }
 }
 
@@ -78,10 +86,17 @@ mod tests {
 
     use super::*;
 
-    fn matches(pattern: &str, name: &str) -> bool {
-        let (registry, repository) = name.split_once('/').unwrap();
-        let name = Name::new(registry.parse().unwrap(), repository.parse().unwrap());
-        pattern.parse::<NamePattern>().unwrap().matches(&name)
+    fn name(text: &str) -> Name {
+        let (registry, repository) = text.split_once('/').unwrap();
+        Name::new(registry.parse().unwrap(), repository.parse().unwrap())
+    }
+
+    fn matches(pattern: &str, text: &str) -> bool {
+        pattern.parse::<NamePattern>().unwrap().matches(&name(text))
+    }
+
+    fn covers(pattern: &str, text: &str) -> bool {
+        pattern.parse::<NamePattern>().unwrap().covers(&name(text))
     }
 
     #[test]
@@ -103,9 +118,24 @@ mod tests {
         assert!(matches("*.example.com/**", "a.example.com/x"));
         assert!(!matches("*.example.com/**", "a.b.example.com/x"));
         assert!(!matches("*.example.com/**", "example.com/x"));
-        assert!(!matches("quay.io/**", "quay.io:443/x"));
         assert!(matches("localhost:5000/**", "localhost:5000/a/b"));
         assert!(matches("[::1]:5000/**", "[::1]:5000/a"));
+    }
+
+    #[test]
+    fn a_schemes_own_port_matches_nothing_else_but_covers_the_same_place() {
+        for (pattern, name) in [
+            ("quay.io/**", "quay.io:443/x"),
+            ("quay.io/**", "quay.io:0443/x"),
+            ("quay.io:443/team/*", "quay.io/team/x"),
+            ("*.example.com/**", "a.example.com:80/x"),
+        ] {
+            assert!(!matches(pattern, name), "{pattern} {name}");
+            assert!(covers(pattern, name), "{pattern} {name}");
+        }
+        assert!(!covers("quay.io/team/*", "quay.io:443/other/x"));
+        assert!(!covers("quay.io/**", "quay.io:5000/x"));
+        assert!(covers("**/debug", "quay.io:443/debug"));
     }
 
     #[test]

@@ -15,15 +15,27 @@ pub enum RegistryPattern {
 
 impl RegistryPattern {
     pub fn matches(&self, registry: &Registry) -> bool {
+        self.is_for(registry, |port| port)
+    }
+
+    /// Whether a registry is, or may be, at a place that this means: a scheme's own port is no other place, so
+    /// `quay.io` covers `quay.io:443`, and the other way round.
+    pub fn covers(&self, registry: &Registry) -> bool {
+        self.is_for(registry, |port| port.filter(|port| !matches!(*port, "80" | "443")))
+    }
+
+    fn is_for(&self, registry: &Registry, counts: fn(Option<&str>) -> Option<&str>) -> bool {
+        let (host, port) = split_port(registry.as_str());
+        let (wanted, wanted_port) = split_port(self.as_str());
+        if counts(port) != counts(wanted_port) {
+            return false;
+        }
         match self {
-            Self::Exact(exact) => exact == registry,
-            Self::Wildcard(pattern) => {
-                let (host, port) = split_port(registry.as_str());
-                let (wanted, wanted_port) = split_port(pattern);
+            Self::Exact(_) => host == wanted,
+            Self::Wildcard(_) => {
                 // An address is not made of labels.
                 let named = !host.starts_with('[') && host.parse::<std::net::Ipv4Addr>().is_err();
                 named
-                    && port == wanted_port
                     && host.split('.').count() == wanted.split('.').count()
                     && host
                         .split('.')
@@ -33,12 +45,16 @@ impl RegistryPattern {
         }
     }
 
+    fn as_str(&self) -> &str {
+        match self {
+            Self::Exact(registry) => registry.as_str(),
+            Self::Wildcard(pattern) => pattern,
+        }
+    }
+
     /// Of two patterns that match, the greater one counts: exact beats wildcard, longer beats shorter.
     pub fn rank(&self) -> (bool, usize) {
-        match self {
-            Self::Exact(registry) => (true, registry.as_str().len()),
-            Self::Wildcard(pattern) => (false, pattern.len()),
-        }
+        (matches!(self, Self::Exact(_)), self.as_str().len())
     }
 }
 
@@ -62,23 +78,23 @@ impl FromStr for RegistryPattern {
             return text.parse().map(Self::Exact).map_err(|_| InvalidPattern);
         }
         let lower = text.to_ascii_lowercase();
-        let (host, port) = split_port(&lower);
+        let (host, _) = split_port(&lower);
         let whole = host.split('.').all(|label| label == "*" || !label.contains('*'));
-        let valid = lower.replace('*', "x").parse::<Registry>().is_ok();
-        if whole && valid && port.is_none_or(|port| !port.contains('*')) {
-            Ok(Self::Wildcard(lower))
-        } else {
-            Err(InvalidPattern)
+        let named = lower.replace('*', "x").parse::<Registry>().map_err(|_| InvalidPattern)?;
+        if !whole {
+            return Err(InvalidPattern);
         }
+        // Its port as names have theirs.
+        Ok(Self::Wildcard(match split_port(named.as_str()).1 {
+            Some(port) => format!("{host}:{port}"),
+            None => host.to_owned(),
+        }))
     }
 }
 
 impl fmt::Display for RegistryPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Exact(registry) => fmt::Display::fmt(registry, f),
-            Self::Wildcard(pattern) => f.write_str(pattern),
-        }
+        f.write_str(self.as_str())
     }
 }
 
@@ -106,6 +122,29 @@ mod tests {
         }
         assert!(matches("*.example:5000", "a.example:5000"));
         assert!(!matches("*.example:5000", "a.example"));
+    }
+
+    #[test]
+    fn a_schemes_own_port_is_no_other_place() {
+        let covers = |pattern: &str, registry: &str| {
+            pattern.parse::<RegistryPattern>().unwrap().covers(&registry.parse().unwrap())
+        };
+        for (pattern, registry) in [
+            ("quay.io", "quay.io:443"),
+            ("quay.io:443", "quay.io"),
+            ("reg.example:80", "reg.example:0443"),
+            ("*.example", "a.example:80"),
+            ("*.example:0443", "a.example"),
+            ("[::1]", "[0::1]:443"),
+        ] {
+            assert!(covers(pattern, registry), "{pattern} {registry}");
+            assert!(!matches(pattern, registry), "{pattern} {registry}");
+        }
+        for (pattern, registry) in
+            [("quay.io", "quay.io:5000"), ("quay.io:5000", "quay.io"), ("quay.io", "a.io:443")]
+        {
+            assert!(!covers(pattern, registry), "{pattern} {registry}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Names: which registry, which repository, which tag or digest (distribution-spec, "Pulling manifests").
 
 use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -24,7 +25,8 @@ impl InvalidName {
 
 /// A registry's host, with a port where one was given: `quay.io`, `localhost:5000`, `[::1]:5000`.
 ///
-/// In lower case, with docker.io's aliases folded into `docker.io`, and safe as the name of a folder.
+/// However it was written, one place has one name: in lower case, ports and addresses as numbers are printed, and
+/// docker.io's aliases folded into `docker.io`. Safe as the name of a folder.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Registry(Arc<str>);
 
@@ -49,48 +51,53 @@ impl FromStr for Registry {
     type Err = InvalidName;
 
     fn from_str(text: &str) -> Result<Self, InvalidName> {
-        let lower = text.to_ascii_lowercase();
-        let lower = lower.strip_suffix(":443").filter(|_| lower.starts_with("docker.io:")).unwrap_or(&lower);
-        match lower {
-            DOCKER | "index.docker.io" | "registry-1.docker.io" => return Ok(Self(Arc::from(DOCKER))),
-            _ => {}
-        }
-        if is_authority(lower) {
-            Ok(Self(Arc::from(lower)))
-        } else {
-            Err(InvalidName::new("registry", text, "want host, host:port, address:port or [IPv6]:port"))
-        }
+        let canonical = canonical(&text.to_ascii_lowercase()).ok_or_else(|| {
+            InvalidName::new("registry", text, "want host, host:port, address:port or [IPv6]:port")
+        })?;
+        Ok(Self(Arc::from(canonical)))
     }
 }
 
-fn is_authority(text: &str) -> bool {
+/// The one way to write `host[:port]`; none for what is none.
+fn canonical(text: &str) -> Option<String> {
     if text.len() > 255 {
-        return false;
+        return None;
     }
-    if let Some(rest) = text.strip_prefix('[') {
-        let Some((address, port)) = rest.split_once(']') else {
-            return false;
-        };
-        return address.parse::<std::net::Ipv6Addr>().is_ok() && (port.is_empty() || is_port(port));
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, Some(read_port(port)?)),
+        _ => (text, None),
+    };
+    let host = match host.strip_prefix('[') {
+        Some(address) => match address.strip_suffix(']')?.parse::<Ipv6Addr>().ok()?.to_canonical() {
+            IpAddr::V4(address) => address.to_string(),
+            IpAddr::V6(address) => format!("[{address}]"),
+        },
+        None if !host.split('.').all(is_label) => return None,
+        // `10.1` and `0xa000001` are 10.0.0.1 to whoever dials them.
+        None => match url::Host::parse(host) {
+            Ok(url::Host::Ipv4(address)) => address.to_string(),
+            _ => host.to_owned(),
+        },
+    };
+    let docker = matches!(&*host, DOCKER | "index.docker.io" | "registry-1.docker.io");
+    match port {
+        None | Some(80 | 443) if docker => Some(DOCKER.to_owned()),
+        None => Some(host),
+        Some(port) => Some(format!("{host}:{port}")),
     }
-    let (host, port) = match text.find(':') {
-        Some(at) => text.split_at(at),
-        None => (text, ""),
-    };
-    let label = |label: &str| {
-        !label.is_empty()
-            && label.len() <= 63
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-            && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-    };
-    host.split('.').all(label) && (port.is_empty() || is_port(port))
 }
 
-fn is_port(text: &str) -> bool {
-    text.strip_prefix(':').is_some_and(|digits| {
-        digits.bytes().all(|b| b.is_ascii_digit()) && digits.parse::<u16>().is_ok_and(|port| port > 0)
-    })
+fn read_port(text: &str) -> Option<u16> {
+    let digits = text.bytes().all(|b| b.is_ascii_digit());
+    text.parse().ok().filter(|port| digits && *port > 0)
+}
+
+fn is_label(label: &str) -> bool {
+    !label.is_empty()
+        && label.len() <= 63
+        && !label.starts_with('-')
+        && !label.ends_with('-')
+        && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
 /// Characters of a repository.
@@ -309,17 +316,62 @@ mod tests {
             assert_eq!(text.parse::<Registry>().unwrap().as_str(), text);
         }
         for text in [
-            "", ".", "..", "a..b", "-a", "a/b", "a:0", "a:99999", "a:", "a:+5", "[::1", "[x]:1", "a b", "_a",
+            "",
+            ".",
+            "..",
+            "a..b",
+            "-a",
+            "a/b",
+            "a:0",
+            "a:99999",
+            "a:",
+            "a:+5",
+            "[::1",
+            "[x]:1",
+            "a b",
+            "_a",
             "a@b",
+            "::1",
+            "[::1]5000",
+            "[::1]:",
+            "a:1:2",
+            "[10.0.0.1]",
+            "[::1]:0",
         ] {
             assert!(text.parse::<Registry>().is_err(), "{text}");
         }
     }
 
     #[test]
+    fn a_place_has_one_name_however_it_is_written() {
+        for (text, name) in [
+            ("Reg.Example:05000", "reg.example:5000"),
+            ("quay.io:000443", "quay.io:443"),
+            ("[0:0::1]:5000", "[::1]:5000"),
+            ("[FE80:0:0:0:0:0:0:1]", "[fe80::1]"),
+            ("[::ffff:10.0.0.1]:5000", "10.0.0.1:5000"),
+            ("[::ffff:a00:1]", "10.0.0.1"),
+            ("10.1:5000", "10.0.0.1:5000"),
+            ("0xa000001", "10.0.0.1"),
+            ("167772161", "10.0.0.1"),
+            ("012.0.0.1", "10.0.0.1"),
+            // No address to anybody.
+            ("1.2.3.4.5", "1.2.3.4.5"),
+            ("256.0.0.1", "256.0.0.1"),
+        ] {
+            assert_eq!(text.parse::<Registry>().unwrap().as_str(), name, "{text}");
+        }
+    }
+
+    #[test]
     fn docker_io_has_one_name() {
-        for text in ["docker.io", "index.docker.io", "registry-1.docker.io", "Docker.io", "docker.io:443"] {
-            assert!(text.parse::<Registry>().unwrap().is_docker(), "{text}");
+        for host in ["docker.io", "index.docker.io", "registry-1.docker.io", "Docker.io"] {
+            for port in ["", ":443", ":80", ":0443"] {
+                assert!(format!("{host}{port}").parse::<Registry>().unwrap().is_docker(), "{host}{port}");
+            }
+        }
+        for text in ["docker.io:5000", "auth.docker.io", "xdocker.io"] {
+            assert!(!text.parse::<Registry>().unwrap().is_docker(), "{text}");
         }
     }
 

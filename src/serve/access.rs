@@ -84,7 +84,7 @@ impl Access {
 
     fn objection(&self, name: &Name) -> Option<String> {
         let AccessSettings { allow, deny, unlisted, .. } = &self.settings;
-        if let Some(pattern) = deny.iter().find(|pattern| pattern.matches(name)) {
+        if let Some(pattern) = deny.iter().find(|pattern| pattern.covers(name)) {
             return Some(format!("`deny` has {pattern}"));
         }
         if !allow.is_empty() && !allow.iter().any(|pattern| pattern.matches(name)) {
@@ -147,6 +147,34 @@ mod tests {
         }
         for name in ["docker.io/team/nginx", "quay.io/secret/a", "quay.io:443/a", "ghcr.io/a"] {
             assert!(!permits(&access, name), "{name}");
+        }
+    }
+
+    #[test]
+    fn no_other_spelling_of_a_registry_passes_a_deny() {
+        let access = access(
+            "deny = [\"quay.io/**\", \"docker.io/**\", \"reg.example:5000/**\", \"[::1]:5000/**\", \"10.0.0.1/**\"]",
+        );
+        for host in [
+            "quay.io",
+            "QUAY.io:443",
+            "quay.io:0443",
+            "quay.io:80",
+            "docker.io:0443",
+            "docker.io:80",
+            "index.docker.io:443",
+            "registry-1.docker.io:443",
+            "registry-1.docker.io:80",
+            "reg.example:05000",
+            "[0:0::1]:5000",
+            "[::1]:05000",
+            "10.1",
+            "[::ffff:10.0.0.1]:443",
+        ] {
+            assert!(!permits(&access, &format!("{host}/a/b")), "{host}");
+        }
+        for host in ["quay.io:5000", "reg.example", "reg.example:5001", "[::2]:5000", "10.0.0.2"] {
+            assert!(permits(&access, &format!("{host}/a/b")), "{host}");
         }
     }
 
