@@ -46,9 +46,8 @@ struct RawDescriptor {
     digest: Digest,
     size: u64,
     media_type: Option<String>,
-    platform: Option<RawPlatform>,
-    #[serde(default)]
-    urls: Vec<String>,
+    platform: Option<serde_json::Value>,
+    urls: Option<Vec<serde_json::Value>>,
 }
 
 #[derive(Deserialize)]
@@ -106,13 +105,16 @@ fn descriptor(value: serde_json::Value) -> Option<Descriptor> {
         digest: raw.digest,
         size: raw.size,
         media_type: raw.media_type.as_deref().and_then(MediaType::new),
-        platform: raw.platform.map(|p| Platform {
-            os: p.os,
-            arch: p.architecture,
-            variant: p.variant.filter(|variant| !variant.is_empty()),
-        }),
-        foreign: !raw.urls.is_empty(),
+        // What it points to is there, for whatever it is.
+        platform: raw.platform.and_then(platform),
+        foreign: raw.urls.is_some_and(|urls| !urls.is_empty()),
     })
+}
+
+fn platform(value: serde_json::Value) -> Option<Platform> {
+    let raw: RawPlatform = serde_json::from_value(value).ok()?;
+    let variant = raw.variant.filter(|variant| !variant.is_empty());
+    Some(Platform { os: raw.os, arch: raw.architecture, variant })
 }
 
 #[cfg(test)]
@@ -151,6 +153,28 @@ mod tests {
         assert_eq!(index.kind(), Kind::Index);
         let amd64 = "linux/amd64".parse().unwrap();
         assert_eq!(index.for_platform(&amd64).count(), 1);
+    }
+
+    #[test]
+    fn what_a_descriptor_says_besides_costs_it_nothing() {
+        for (besides, foreign) in [
+            (r#""urls":null"#, false),
+            (r#""urls":[]"#, false),
+            (r#""urls":["https://x"]"#, true),
+            (r#""platform":null"#, false),
+            (r#""platform":{}"#, false),
+            (r#""platform":{"architecture":"amd64"}"#, false),
+            (r#""platform":{"os":"linux","architecture":null}"#, false),
+            (r#""platform":"linux/amd64""#, false),
+        ] {
+            let one = format!(r#"{{"digest":"{}","size":7,{besides}}}"#, digest('a'));
+            let text = format!(r#"{{"config":{one},"layers":[{one}],"manifests":[{one}]}}"#);
+            let manifest = Manifest::parse(None, text.as_bytes()).unwrap();
+            assert_eq!((manifest.manifests.len(), manifest.blobs.len()), (1, 2), "{besides}");
+            for descriptor in manifest.manifests.iter().chain(&manifest.blobs) {
+                assert_eq!((descriptor.foreign, &descriptor.platform), (foreign, &None), "{besides}");
+            }
+        }
     }
 
     #[test]
