@@ -309,6 +309,17 @@ fn whoever_wants_nothing_stale_is_told_of_the_failure() {
 }
 
 #[test]
+fn a_list_that_is_too_old_is_as_one_that_was_never_known() {
+    let signed = Signed::new();
+    let daemon = Daemon::with("tag_ttl = 0\nstale_if_error = \"1ms\"", &signed.upstream);
+    assert_eq!(listed(daemon.get(&signed.target())), signed.referrers);
+    signed.upstream.fault("/referrers/", .., Fault::Status(500));
+    let unknown = daemon.get(&signed.target());
+    assert_eq!(unknown.header("age"), None);
+    assert!(listed(unknown).is_empty());
+}
+
+#[test]
 fn what_upstream_denies_is_denied() {
     for status in [401, 403] {
         let signed = Signed::new();

@@ -48,9 +48,10 @@ impl Pull {
         if let Some(kept) = fresh {
             return Ok(Referred { list: kept.list.clone(), origin: Origin::Hit, age: None });
         }
-        match self.ask_for_referrers(subject, kept.is_some()).await {
+        let stale = kept.filter(|kept| self.may_be_stale(registry, kept.age()));
+        match self.ask_for_referrers(subject, stale.is_some()).await {
             Ok(kept) => Ok(Referred { list: kept.list.clone(), origin: Origin::Miss, age: None }),
-            Err(error) => self.stale_referrers(subject, kept, error),
+            Err(error) => self.stale_referrers(subject, stale, error),
         }
     }
 
@@ -152,19 +153,14 @@ impl Pull {
     fn stale_referrers(
         &self,
         subject: &Subject,
-        kept: Option<Arc<Kept<Referrers>>>,
+        stale: Option<Arc<Kept<Referrers>>>,
         error: PullError,
     ) -> Result<Referred, PullError> {
-        let age = kept.as_ref().map(|kept| kept.age());
-        if error.cause() == Cause::Denied
-            || !self.may_be_stale(&subject.name.registry, age.unwrap_or_default())
-        {
+        if error.cause() == Cause::Denied || !self.may_be_stale(&subject.name.registry, Duration::ZERO) {
             return Err(error);
         }
-        let list = match kept {
-            Some(kept) => kept.list.clone(),
-            None => self.referrers_at_hand(subject),
-        };
+        let age = stale.as_ref().map(|kept| kept.age());
+        let list = stale.map_or_else(|| self.referrers_at_hand(subject), |kept| kept.list.clone());
         let what = format!("telling of \"{subject}\" the referrers known here");
         self.failures.warn(&subject.name, subject.digest, &error, &what);
         Ok(Referred { list, origin: Origin::Stale, age })
