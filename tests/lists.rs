@@ -4,7 +4,8 @@
 
 mod support;
 
-use std::net::SocketAddr;
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::Duration;
 
@@ -430,6 +431,34 @@ fn a_list_that_cannot_be_read_is_fetched_anew() {
     daemon.start();
     assert_eq!(tags(&daemon.get(LIST).is(200)), all);
     assert_eq!(upstream.count("", "/tags/list"), 2);
+}
+
+/// Asks, and waits for no answer: the connections.
+fn ask(daemon: &Daemon, targets: impl Iterator<Item = String>) -> Vec<TcpStream> {
+    let ask = |target: String| {
+        let mut connection = TcpStream::connect(daemon.addr).unwrap();
+        write!(connection, "GET {target} HTTP/1.1\r\nHost: here\r\n\r\n").unwrap();
+        connection
+    };
+    targets.map(ask).collect()
+}
+
+#[test]
+fn a_registry_that_is_silent_holds_up_no_others_lists() {
+    let ((all, upstream), (_, mut silent)) = (upstream(5), self::upstream(5));
+    silent.fault("/tags/list", .., Fault::Delay(Duration::from_secs(600)));
+    let entries = entry("docker.io", &upstream) + &entry("silent.example", &silent);
+    let daemon = Daemon::configured(&format!("tag_ttl = 0\nnot_found_ttl = 0\n{entries}"));
+    let asked = ask(&daemon, (0..40).map(|n| format!("/v2/silent.example/team/app{n}/tags/list")));
+    eventually("some are asked for", || silent.count("", "/tags/list") >= 4);
+    assert_eq!(tags(&daemon.get(LIST).is(200)), all);
+    assert_eq!(silent.count("", "/tags/list"), 4, "no more than these at once");
+    // When it answers again, nobody stands behind those who have gone.
+    drop(asked);
+    silent.stop();
+    silent.mend();
+    silent.start_again();
+    assert_eq!(tags(&daemon.get("/v2/silent.example/team/app/tags/list").is(200)), all);
 }
 
 #[test]

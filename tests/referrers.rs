@@ -4,14 +4,16 @@
 
 mod support;
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::thread;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use support::client::Response;
-use support::daemon::Daemon;
+use support::daemon::{Daemon, entry};
 use support::layout::*;
-use support::process::eventually;
+use support::process::{PATIENCE, eventually};
 use support::upstream::lists::{Link, Lists};
 use support::upstream::{Fault, Upstream};
 
@@ -317,6 +319,35 @@ fn a_list_that_is_too_old_is_as_one_that_was_never_known() {
     let unknown = daemon.get(&signed.target());
     assert_eq!(unknown.header("age"), None);
     assert!(listed(unknown).is_empty());
+}
+
+#[test]
+fn a_registry_that_is_silent_holds_up_no_others_lists() {
+    let (signed, silent) = (Signed::new(), Signed::new());
+    silent.upstream.fault("/referrers/", .., Fault::Delay(Duration::from_secs(600)));
+    let entries = entry("docker.io", &signed.upstream) + &entry("silent.example", &silent.upstream);
+    let daemon = Daemon::configured(&format!("tag_ttl = 0\n{entries}"));
+    let mut asked = vec![];
+    for n in 0..40 {
+        let mut connection = TcpStream::connect(daemon.addr).unwrap();
+        let target = format!("/v2/silent.example/team/app/referrers/{}", sha256(&[n]));
+        write!(connection, "GET {target} HTTP/1.1\r\nHost: here\r\n\r\n").unwrap();
+        asked.push(connection);
+    }
+    eventually("some are asked for", || silent.upstream.count("", "/referrers/") >= 4);
+    let unslowed = daemon.get(&signed.target());
+    assert_eq!(unslowed.header("age"), None);
+    assert_eq!(listed(unslowed), signed.referrers);
+    assert_eq!(silent.upstream.count("", "/referrers/"), 4, "no more than these at once");
+    // Who is not asked is not called slow, and those who wait are told what is known.
+    for connection in asked {
+        connection.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut first = [0; 12];
+        (&connection).read_exact(&mut first).unwrap();
+        assert_eq!(&first, b"HTTP/1.1 200");
+    }
+    assert_eq!(listed(daemon.get(&signed.target())), signed.referrers);
+    assert_eq!(signed.upstream.count("", "/referrers/"), 2);
 }
 
 #[test]

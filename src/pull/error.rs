@@ -29,7 +29,7 @@ pub enum PullError {
     Store(Arc<StoreError>),
     #[error("the download was paused, since nobody waited for it")]
     Paused,
-    #[error("too many other downloads from this registry are waited for already")]
+    #[error("too much else is waited for already: try again")]
     Crowded,
     #[error("the client took nothing of it for a while, and others waited for its place")]
     Stalled,

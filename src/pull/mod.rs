@@ -23,6 +23,7 @@ mod sink;
 mod slots;
 mod stored;
 mod tags;
+mod turns;
 mod warm;
 
 use std::sync::atomic::AtomicU64;
@@ -45,14 +46,16 @@ pub use tags::Tags;
 pub use warm::{IMAGES_AT_ONCE, Platforms, Refreshed, Step, WarmError, Warmed};
 
 use crate::config::Settings;
-use crate::oci::{Digest, Image, Name, Platform, Referrers, Registry, Subject};
-use crate::store::{Kept, Store};
+use crate::oci::{Digest, Image, Name, Platform, Registry, Subject};
+use crate::store::Store;
 use crate::upstream::{Account, Upstream, Upstreams};
 use failures::Failures;
 use flight::Flights;
+use referrers::Referral;
 use shared::Followed;
 use slots::Slots;
 use tags::Listing;
+use turns::Turns;
 
 /// A client gets an answer or an error within this time (containerd gives up on headers after 30 s).
 const ANSWER_WITHIN: Duration = Duration::from_secs(24);
@@ -63,8 +66,6 @@ const FAR_AHEAD: u64 = 8 << 20;
 /// Ranges fetched by themselves, at once.
 const RELAYS: usize = 16;
 
-/// Lists of tags that are fetched at once, and lists of referrers; each may be 16 MiB.
-const LISTINGS: usize = 16;
 
 /// The store has this time for what was downloaded when the daemon ends.
 const SETTLE_WITHIN: Duration = Duration::from_secs(10);
@@ -105,10 +106,10 @@ pub struct Pull {
     fetches: Shared<Image, Result<Found, PullError>>,
     checks: Shared<Image, Result<Found, PullError>>,
     listings: Followed<Name, Listing>,
-    referrals: Shared<Subject, Result<Arc<Kept<Referrers>>, PullError>>,
+    referrals: Followed<Subject, Referral>,
     /// Places for those two, apart so that a long list of tags holds up no pull.
-    listing: Semaphore,
-    referring: Semaphore,
+    listing: Turns,
+    referring: Turns,
     /// Blobs of the store that are hashed again because their size is not what a manifest says.
     proofs: Shared<Digest, bool>,
     slots: Mutex<std::collections::HashMap<Registry, Arc<Slots>>>,
@@ -159,9 +160,9 @@ impl Pull {
             fetches: Shared::default(),
             checks: Shared::default(),
             listings: Followed::default(),
-            referrals: Shared::default(),
-            listing: Semaphore::new(LISTINGS),
-            referring: Semaphore::new(LISTINGS),
+            referrals: Followed::default(),
+            listing: Turns::default(),
+            referring: Turns::default(),
             proofs: Shared::default(),
             slots: Mutex::default(),
             relays: Arc::new(Semaphore::new(RELAYS)),

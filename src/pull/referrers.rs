@@ -8,6 +8,8 @@ use tokio::time::timeout;
 
 use super::freshness::CHECK_WITHIN;
 use super::manifest::in_time;
+use super::shared::{Telling, run_while_wanted};
+use super::turns::Turn;
 use super::{Cause, Origin, Pull, PullError};
 use crate::oci::{GrowingReferrers, Image, InvalidList, Reference, Referrers, Subject};
 use crate::store::Kept;
@@ -27,12 +29,20 @@ pub struct Referred {
     pub age: Option<Duration>,
 }
 
+/// A list that is being fetched.
+#[derive(Default)]
+pub struct Referral {
+    /// Its turn has come.
+    asked: bool,
+    ended: Option<Result<Arc<Kept<Referrers>>, PullError>>,
+}
+
 impl Pull {
     /// Finds what refers to a manifest. Where that cannot be known, nothing does. Answers or fails within 25 s.
     pub async fn referrers(self: &Arc<Self>, subject: &Subject) -> Result<Referred, PullError> {
         let (pull, subject) = (self.clone(), subject.clone());
         let find = async move { pull.find_referrers(&subject).await };
-        let found = in_time(async { self.runtime.spawn(find).await.unwrap_or(Err(PullError::Lost)) }).await?;
+        let found = in_time(run_while_wanted(&self.runtime, find)).await?;
         self.count(found.origin);
         Ok(found)
     }
@@ -64,31 +74,47 @@ impl Pull {
         if let Some(error) = self.was_slow(registry) {
             return Err(error);
         }
-        let pull = self.clone();
-        let work = || {
-            let subject = subject.clone();
-            async move {
-                let result = match timeout(LIST_WITHIN, pull.fetch_referrers(&subject)).await {
-                    Ok(result) => result,
-                    Err(_) => Err(pull.is_slow(&subject.name.registry)),
-                };
-                if let Err(error) = &result {
-                    let what = format!("cannot list what refers to \"{subject}\"");
-                    pull.failures.warn(&subject.name, subject.digest, error, &what);
-                }
-                result
-            }
-        };
+        let work = |telling| self.clone().refer(subject.clone(), telling);
+        let mut referral = self.referrals.join(&self.runtime, subject, work);
         let patience = if have_stale { CHECK_WITHIN } else { ASK_WITHIN };
-        match timeout(patience, self.referrals.run(&self.runtime, subject, work)).await {
-            Ok(result) => result.unwrap_or(Err(PullError::Lost)),
+        let asked = referral.wait_for(|referral| referral.asked || referral.ended.is_some());
+        if timeout(patience, asked).await.is_err() {
+            return Err(PullError::Crowded);
+        }
+        match timeout(patience, referral.wait_for(|referral| referral.ended.is_some())).await {
+            Ok(referral) => referral.ok().and_then(|done| done.ended.clone()).unwrap_or(Err(PullError::Lost)),
             Err(_) => Err(self.is_slow(registry)),
         }
     }
 
-    async fn fetch_referrers(self: &Arc<Self>, subject: &Subject) -> Result<Arc<Kept<Referrers>>, PullError> {
-        let _place = self.referring.acquire().await;
-        let kept = match self.referrers_by_api(subject).await? {
+    /// Fetches a list and keeps it; none that nobody waits for any more when its turn comes.
+    async fn refer(self: Arc<Self>, subject: Subject, mut telling: Telling<Subject, Referral>) {
+        let registry = &subject.name.registry;
+        let turn = tokio::select! {
+            turn = self.referring.take(registry) => turn,
+            () = telling.unwanted() => return,
+        };
+        let result = match turn {
+            Ok(turn) => {
+                telling.tell(|referral| referral.asked = true);
+                let listing = timeout(LIST_WITHIN, self.fetch_referrers(&subject, turn));
+                listing.await.unwrap_or_else(|_| Err(self.is_slow(registry)))
+            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = &result {
+            let what = format!("cannot list what refers to \"{subject}\"");
+            self.failures.warn(&subject.name, subject.digest, error, &what);
+        }
+        telling.end(|referral| referral.ended = Some(result));
+    }
+
+    async fn fetch_referrers(
+        self: &Arc<Self>,
+        subject: &Subject,
+        mut turn: Turn,
+    ) -> Result<Arc<Kept<Referrers>>, PullError> {
+        let kept = match self.referrers_by_api(subject, &mut turn).await? {
             Some(list) => Kept::now(list),
             None => self.referrers_by_tag(subject).await?,
         };
@@ -108,7 +134,11 @@ impl Pull {
     }
 
     /// None from a registry that has no referrers API.
-    async fn referrers_by_api(&self, subject: &Subject) -> Result<Option<Referrers>, PullError> {
+    async fn referrers_by_api(
+        &self,
+        subject: &Subject,
+        turn: &mut Turn,
+    ) -> Result<Option<Referrers>, PullError> {
         let upstream = self.upstream(&subject.name.registry);
         let mut pages = upstream.referrers(&subject.name.repository, &subject.digest)?;
         let mut list = GrowingReferrers::default();
@@ -123,6 +153,7 @@ impl Pull {
                 }
                 Err(error) => return Err(error.into()),
             };
+            turn.grow(page.len())?;
             match list.append(&page) {
                 Ok(()) => {}
                 Err(InvalidList::Json(_)) if !begun => return Ok(None),

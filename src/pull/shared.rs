@@ -6,10 +6,27 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::runtime::Handle;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
-type UnderWay<K, P> = Arc<Mutex<HashMap<K, watch::Receiver<P>>>>;
+use super::PullError;
 
-/// Work under way whose progress many follow, by what it is for. It goes on when those who asked have gone.
+type UnderWay<K, P> = Arc<Mutex<HashMap<K, watch::Sender<P>>>>;
+
+/// Runs on `runtime`, and ends there when who asked has gone.
+pub async fn run_while_wanted<T: Send + 'static>(
+    runtime: &Handle,
+    work: impl Future<Output = Result<T, PullError>> + Send + 'static,
+) -> Result<T, PullError> {
+    let mut task = JoinSet::new();
+    task.spawn_on(work, runtime);
+    match task.join_next().await {
+        Some(Ok(result)) => result,
+        Some(Err(_)) | None => Err(PullError::Lost),
+    }
+}
+
+/// Work under way whose progress many follow, by what it is for. It goes on when those who asked have gone, unless it
+/// asks [whether they have](Telling::unwanted).
 pub struct Followed<K, P> {
     under_way: UnderWay<K, P>,
 }
@@ -31,6 +48,16 @@ impl<K: Eq + Hash, P> Telling<K, P> {
         self.progress.send_modify(change);
     }
 
+    /// Waits until nobody follows; who asks from then on starts anew.
+    pub async fn unwanted(&mut self) {
+        loop {
+            self.progress.closed().await;
+            if self.ending.leave_if(|| self.progress.is_closed()) {
+                return;
+            }
+        }
+    }
+
     /// The last change; who asks from now on starts anew.
     pub fn end(self, change: impl FnOnce(&mut P)) {
         drop(self.ending);
@@ -40,13 +67,29 @@ impl<K: Eq + Hash, P> Telling<K, P> {
 
 /// Takes the work out of the map when it ends, however it ends.
 struct Ending<K: Eq + Hash, P> {
-    under_way: UnderWay<K, P>,
+    /// None when it is out already, and another may be in its place.
+    under_way: Option<UnderWay<K, P>>,
     key: K,
+}
+
+impl<K: Eq + Hash, P> Ending<K, P> {
+    /// Whether it is out then; nobody joins while `condition` is looked at.
+    fn leave_if(&mut self, condition: impl FnOnce() -> bool) -> bool {
+        if let Some(under_way) = &self.under_way {
+            let mut under_way = under_way.lock().unwrap_or_else(PoisonError::into_inner);
+            if !condition() {
+                return false;
+            }
+            under_way.remove(&self.key);
+        }
+        self.under_way = None;
+        true
+    }
 }
 
 impl<K: Eq + Hash, P> Drop for Ending<K, P> {
     fn drop(&mut self) {
-        self.under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+        self.leave_if(|| true);
     }
 }
 
@@ -68,13 +111,13 @@ where
         // Held for a look and an insertion, never across an await.
         let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(progress) = under_way.get(key) {
-            return progress.clone();
+            return progress.subscribe();
         }
         let (progress, follow) = watch::channel(P::default());
-        under_way.insert(key.clone(), follow.clone());
+        under_way.insert(key.clone(), progress.clone());
         // A runtime that is going down drops the work at once, and with it the ending, which locks this again.
         drop(under_way);
-        let ending = Ending { under_way: self.under_way.clone(), key: key.clone() };
+        let ending = Ending { under_way: Some(self.under_way.clone()), key: key.clone() };
         runtime.spawn(work(Telling { ending, progress }));
         follow
     }
@@ -147,6 +190,30 @@ mod tests {
         let here = tokio::runtime::Builder::new_current_thread().build().unwrap();
         assert_eq!(here.block_on(shared.run(&handle, &1, || async { 7 })), None);
         assert!(shared.0.under_way.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn work_can_end_when_nobody_follows_and_the_next_starts_anew() {
+        let followed = Followed::<u8, u32>::default();
+        let (ended, mut has_ended) = watch::channel(0);
+        let join = || {
+            let ended = ended.clone();
+            followed.join(&Handle::current(), &1, |mut telling| async move {
+                telling.unwanted().await;
+                ended.send_modify(|ended| *ended += 1);
+            })
+        };
+        let (one, other) = (join(), join());
+        drop(one);
+        tokio::task::yield_now().await;
+        assert_eq!(*ended.borrow(), 0, "one still follows");
+        drop(other);
+        has_ended.wait_for(|ended| *ended == 1).await.unwrap();
+        let again = join();
+        assert_eq!(followed.under_way.lock().unwrap().len(), 1);
+        drop(again);
+        has_ended.wait_for(|ended| *ended == 2).await.unwrap();
+        assert!(followed.under_way.lock().unwrap().is_empty());
     }
 
     #[tokio::test]

@@ -11,7 +11,8 @@ use tokio::time::timeout;
 
 use super::freshness::SLOW_FOR;
 use super::manifest::in_time;
-use super::shared::Telling;
+use super::shared::{Telling, run_while_wanted};
+use super::turns::Turn;
 use super::{Cause, Origin, Pull, PullError, What};
 use crate::config::Age;
 use crate::oci::{GrowingTags, Name, Page, Registry, TagList, TagPage, tags_of};
@@ -42,6 +43,8 @@ pub struct Tags {
 /// A list that is being fetched.
 #[derive(Default)]
 pub struct Listing {
+    /// Its turn has come.
+    asked: bool,
     tags: GrowingTags,
     ended: Option<Result<Arc<Kept<TagList>>, PullError>>,
 }
@@ -75,7 +78,7 @@ impl Pull {
     pub async fn tags(self: &Arc<Self>, name: &Name, page: &Page) -> Result<Tags, PullError> {
         let (pull, name, page) = (self.clone(), name.clone(), page.clone());
         let find = async move { pull.find_tags(&name, &page).await };
-        let tags = in_time(async { self.runtime.spawn(find).await.unwrap_or(Err(PullError::Lost)) }).await?;
+        let tags = in_time(run_while_wanted(&self.runtime, find)).await?;
         self.count(tags.origin);
         Ok(tags)
     }
@@ -133,6 +136,10 @@ impl Pull {
         let list = |telling| self.clone().list(name.clone(), telling);
         let mut listing = self.listings.join(&self.runtime, name, list);
         let patience = if have_stale { RENEW_WITHIN } else { PAGE_WITHIN };
+        let asked = listing.wait_for(|listing| listing.asked || listing.ended.is_some());
+        if timeout(patience, asked).await.is_err() {
+            return Err(PullError::Crowded);
+        }
         let whole = timeout(patience, listing.wait_for(|listing| listing.page(page).is_some())).await.is_ok();
         if !whole && have_stale {
             let begun = listing.borrow().has_begun();
@@ -143,10 +150,20 @@ impl Pull {
         so_far.ok().and_then(|listing| listing.so_far(page)).unwrap_or(Err(PullError::Lost))
     }
 
-    /// Fetches a list and keeps it.
-    async fn list(self: Arc<Self>, name: Name, telling: Telling<Name, Listing>) {
-        let listing = timeout(LIST_WITHIN, self.fetch_tags(&name, &telling));
-        let result = listing.await.unwrap_or_else(|_| Err(unfinished(&name, LIST_WITHIN)));
+    /// Fetches a list and keeps it; none that nobody waits for any more when its turn comes.
+    async fn list(self: Arc<Self>, name: Name, mut telling: Telling<Name, Listing>) {
+        let turn = tokio::select! {
+            turn = self.listing.take(&name.registry) => turn,
+            () = telling.unwanted() => return,
+        };
+        let result = match turn {
+            Ok(turn) => {
+                telling.tell(|listing| listing.asked = true);
+                let listing = timeout(LIST_WITHIN, self.fetch_tags(&name, turn, &telling));
+                listing.await.unwrap_or_else(|_| Err(unfinished(&name, LIST_WITHIN)))
+            }
+            Err(error) => Err(error),
+        };
         match &result {
             Ok(_) => {
                 self.unlisted.remove(&name);
@@ -160,19 +177,20 @@ impl Pull {
                 self.failures.warn(&name, "", error, &format!("cannot list the tags of \"{name}\""));
             }
         }
-        telling.end(|listing| *listing = Listing { tags: GrowingTags::default(), ended: Some(result) });
+        telling.end(|listing| *listing = Listing { ended: Some(result), ..Listing::default() });
     }
 
     async fn fetch_tags(
         &self,
         name: &Name,
+        mut turn: Turn,
         telling: &Telling<Name, Listing>,
     ) -> Result<Arc<Kept<TagList>>, PullError> {
-        let _place = self.listing.acquire().await;
         tracing::info!("listing tags of upstream: \"{name}\"");
         let mut pages = self.upstream(&name.registry).tags(&name.repository)?;
         let mut whole = GrowingTags::default();
         while let Some(page) = pages.next().await? {
+            turn.grow(page.len())?;
             let tags =
                 tags_of(&page).map_err(|error| pages.invalid(format!("sent a list of tags that {error}")))?;
             let mut appended = Ok(());
