@@ -3,6 +3,7 @@
 use super::*;
 use crate::support::client::{connect, raw};
 use crate::support::process::eventually;
+use crate::support::upstream::{Fault, STRANGE};
 
 #[test]
 fn a_head_is_what_the_get_would_be_and_starts_no_blob() {
@@ -193,4 +194,49 @@ fn http_2_with_prior_knowledge() {
     curl.args(["-sS", "--http2-prior-knowledge", "-w", "%{http_version}", "-o", "/dev/null"]);
     curl.arg(format!("http://{}{}", scene.daemon.addr, scene.blob()));
     assert_eq!(crate::support::process::succeed(curl), "2");
+}
+
+#[test]
+fn every_header_is_our_own() {
+    const OURS: [&str; 15] = [
+        "accept-ranges",
+        "age",
+        "connection",
+        "content-length",
+        "content-range",
+        "content-type",
+        "date",
+        "docker-content-digest",
+        "docker-distribution-api-version",
+        "etag",
+        "oci-filters-applied",
+        "oci-namespace",
+        "server",
+        "vary",
+        "x-request-id",
+    ];
+    let scene = Scene::with("prefetch = \"none\"\ntag_ttl = 0\nnot_found_ttl = 0\n", 20_000);
+    let lists = ["tags/list".to_owned(), format!("referrers/{}", scene.image.manifest.digest)];
+    let mut targets = vec![scene.blob(), scene.manifest("1"), scene.manifest("none"), "/v2/".to_owned()];
+    targets.push(scene.manifest(&scene.image.manifest.digest));
+    targets.extend(lists.map(|list| format!("/v2/library/app/{list}?ns=docker.io")));
+    for fault in [None, None, Some(Fault::Status(401)), Some(Fault::Status(403)), Some(Fault::Status(500))] {
+        if let Some(fault) = &fault {
+            scene.upstream.fault("/v2/", .., fault.clone());
+        }
+        for target in &targets {
+            for answer in [scene.get(target), scene.head(target), scene.send(get(target).range("bytes=1-2"))]
+            {
+                for (name, value) in &answer.head.headers {
+                    assert!(
+                        OURS.contains(&&*name.to_ascii_lowercase()),
+                        "{target} {fault:?}: {name}: {value}"
+                    );
+                }
+            }
+        }
+        scene.upstream.mend();
+    }
+    let strange: Vec<_> = STRANGE.iter().map(|(name, _)| name.to_ascii_lowercase()).collect();
+    assert!(!strange.iter().any(|name| OURS.contains(&&**name)));
 }

@@ -14,6 +14,14 @@ use super::layout::{Blob, Layout, Manifest, OCI_INDEX};
 pub mod lists;
 mod wire;
 
+/// What upstreams say besides, in answers of all kinds, and no client of ours may hear.
+pub const STRANGE: [(&str, &str); 4] = [
+    ("X-Registry-Supports-Signatures", "1"),
+    ("Set-Cookie", "session=theirs"),
+    ("Retry-After", "3600"),
+    ("Link", r#"</v2/elsewhere>; rel="elsewhere""#),
+];
+
 /// What goes wrong with a response. Offsets count bytes of this response's body, that of a flip the blob's.
 #[derive(Clone, Debug)]
 pub enum Fault {
@@ -29,7 +37,7 @@ pub enum Fault {
     Flip(u64),
     /// Content-Length is off by so much; the body is as it should be.
     Length(i64),
-    /// A status with an OCI error.
+    /// A status with an OCI error; a 401 with a challenge, whose tokens help no further.
     Status(u16),
     TooMany {
         retry_after: u32,
@@ -271,7 +279,7 @@ impl State {
                 .with("Content-Type", "application/json");
         }
         match fault {
-            Some(Fault::Status(401)) => return Answer::error(401, "UNAUTHORIZED"),
+            Some(Fault::Status(401)) => return challenge(addr),
             Some(Fault::Status(403)) => return Answer::error(403, "DENIED"),
             Some(Fault::Status(status)) => return Answer::error(*status, "UNKNOWN"),
             Some(Fault::TooMany { retry_after }) => {
@@ -287,8 +295,7 @@ impl State {
         }
         let bearer = request.header("authorization").and_then(|value| value.strip_prefix("Bearer "));
         if self.tokens && !bearer.is_some_and(|token| self.valid.contains(token)) {
-            let challenge = format!(r#"Bearer realm="http://{addr}/token",service="tests""#);
-            return Answer::error(401, "UNAUTHORIZED").with("WWW-Authenticate", challenge);
+            return challenge(addr);
         }
         let answer = self.content(request, matches!(fault, Some(Fault::NoRange)), addr);
         match fault {
@@ -354,6 +361,11 @@ impl State {
             None => answer(200, 0, size),
         }
     }
+}
+
+fn challenge(addr: SocketAddr) -> Answer {
+    let challenge = format!(r#"Bearer realm="http://{addr}/token",service="tests""#);
+    Answer::error(401, "UNAUTHORIZED").with("WWW-Authenticate", challenge)
 }
 
 fn manifest_answer(manifest: &Manifest) -> Answer {

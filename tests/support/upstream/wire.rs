@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use super::{Fault, Seen, Shared, State};
+use super::{Fault, STRANGE, Seen, Shared, State};
 use crate::support::layout::Blob;
 
 /// One connection, request after request.
@@ -100,6 +100,11 @@ impl Answer {
             length += by;
         }
         let mut head = format!("HTTP/1.1 {} as the test says\r\nContent-Length: {length}\r\n", self.status);
+        // Not where it would have us wait before we ask again.
+        let strange = STRANGE.iter().filter(|_| self.status < 405);
+        for (name, value) in strange {
+            head += &format!("{name}: {value}\r\n");
+        }
         for (name, value) in &self.headers {
             head += &format!("{name}: {value}\r\n");
         }
