@@ -4,7 +4,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use support::client::{End, get};
+use support::client::{End, get, head};
 use support::daemon::{Daemon, entry};
 use support::layout::*;
 use support::process::eventually;
@@ -342,4 +342,38 @@ fn what_upstream_does_not_have_leaves_nothing_behind() {
     }
     let partials = || std::fs::read_dir(daemon.images().join("partial")).unwrap().count();
     eventually("nothing is left", || partials() == 0);
+}
+
+#[test]
+fn a_silent_upstream_is_an_answer_before_anybody_gives_up_on_one() {
+    let image = Image::small(1);
+    let upstream = Upstream::start(Layout::of("library/app", "1", &image));
+    upstream.fault("/v2/", .., Fault::Delay(Duration::from_secs(600)));
+    // As it is installed: with the limit on silence that it has by default.
+    let daemon = Daemon::of(&upstream);
+    let below = |what: &str, digest: &str| format!("/v2/library/app/{what}/{digest}?ns=docker.io");
+    let (manifest, layer) = (&image.manifest.digest, &image.layers[0].digest);
+    let questions = [
+        (get(MANIFEST), [502, 504].as_slice()),
+        (head(MANIFEST), &[502, 504]),
+        (get(&below("manifests", manifest)), &[502, 504]),
+        (get(&below("blobs", layer)), &[404]),
+        (head(&below("blobs", layer)), &[404]),
+        (get(&below("blobs", layer)).range("bytes=5-9"), &[404]),
+        (get(&below("tags", "list")), &[502, 504]),
+        (get(&below("referrers", manifest)), &[200]),
+    ];
+    std::thread::scope(|scope| {
+        let daemon = &daemon;
+        for (question, statuses) in &questions {
+            scope.spawn(move || {
+                let asked = Instant::now();
+                let status = question.send(daemon.addr).status();
+                assert!(statuses.contains(&status), "{question:?}: {status}");
+                // containerd gives up after 30 s; podman never does.
+                let took = asked.elapsed();
+                assert!(took < Duration::from_secs(29), "{question:?}: {took:?}");
+            });
+        }
+    });
 }
