@@ -159,6 +159,18 @@ fn upstreams_pages_are_followed_however_they_are_linked() {
 }
 
 #[test]
+fn a_thousand_pages_of_upstreams_are_one_list() {
+    let (all, mut upstream) = upstream(1000);
+    upstream.set_lists(Lists { most: 1, ..Lists::default() });
+    let daemon = Daemon::with("tag_ttl = 0", &upstream);
+    assert_eq!(paged(daemon.addr, LIST).0, all);
+    assert_eq!(upstream.count("GET", "/tags/list"), 1000);
+    upstream.stop();
+    assert_eq!(paged(daemon.addr, &format!("{LIST}&n=300")), (all.clone(), 4));
+    assert_eq!(tags(&daemon.get(LIST).is(200)), all);
+}
+
+#[test]
 fn an_upstream_that_refuses_long_pages_is_asked_for_its_own() {
     let (all, upstream) = upstream(100);
     upstream.set_lists(Lists { most: 50, n: N::Refused, ..Lists::default() });
