@@ -5,10 +5,12 @@
 mod support;
 
 use std::net::SocketAddr;
+use std::thread;
 
 use support::client::{Response, get, head};
 use support::daemon::Daemon;
 use support::layout::*;
+use support::multipart;
 use support::process::eventually;
 use support::upstream::Upstream;
 
@@ -56,37 +58,72 @@ fn rich() -> Layout {
 struct Question {
     path: String,
     range: Option<String>,
+    /// How it is said to be docker.io's.
+    way: Way,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    Default,
+    Query,
+    Path,
 }
 
 fn questions(layout: &Layout) -> Vec<Question> {
     let repository = &layout.0[REPOSITORY];
     let mut questions = vec![];
-    let mut ask = |path: String, range: Option<String>| questions.push(Question { path, range });
+    let mut ask = |path: String, range: Option<String>| {
+        let way = [Way::Default, Way::Query, Way::Path][questions.len() % 3];
+        questions.push(Question { path, range, way });
+    };
     for reference in repository.tags.keys().chain(repository.manifests.keys()) {
         ask(format!("manifests/{reference}"), None);
     }
-    for (digest, blob) in &repository.blobs {
-        ask(format!("blobs/{digest}"), None);
+    for (n, (digest, blob)) in repository.blobs.iter().enumerate() {
         let size = blob.size();
-        for range in
-            ["0-0".to_owned(), "0-".into(), "-1".into(), format!("{}-", size / 2), format!("1-{}", size / 2)]
-        {
+        let mut ranges = [
+            "0-0".to_owned(),
+            "0-".into(),
+            "-1".into(),
+            format!("{}-", size / 2),
+            format!("1-{}", size / 2),
+            format!("{size}-"),
+        ];
+        // Of most blobs a range is the first that anybody asks for, each time another.
+        let first = n % ranges.len();
+        ranges.rotate_left(first);
+        for range in ranges {
             // An upstream may see the ranges of an empty blob as it likes; ours are in other tests.
             if size > 4 {
                 ask(format!("blobs/{digest}"), Some(format!("bytes={range}")));
             }
         }
+        ask(format!("blobs/{digest}"), None);
     }
     for digest in repository.manifests.keys().chain(repository.referrers.keys()) {
         ask(format!("referrers/{digest}"), None);
     }
-    ask("tags/list".into(), None);
+    for digest in repository.referrers.keys() {
+        ask(format!("referrers/{digest}?artifactType=application/vnd.tests.sig"), None);
+    }
+    for page in ["", "?n=2", "?n=2&last=Two.2_x-y", "?last=docker"] {
+        ask(format!("tags/list{page}"), None);
+    }
     questions
 }
 
 impl Question {
-    fn send(&self, addr: SocketAddr, method: &str) -> Response {
-        let target = format!("/v2/{REPOSITORY}/{}", self.path);
+    fn target(&self, way: Way) -> String {
+        let ns = if self.path.contains('?') { "&ns=docker.io" } else { "?ns=docker.io" };
+        match way {
+            Way::Default => format!("/v2/{REPOSITORY}/{}", self.path),
+            Way::Query => format!("/v2/{REPOSITORY}/{}{ns}", self.path),
+            Way::Path => format!("/v2/docker.io/{REPOSITORY}/{}", self.path),
+        }
+    }
+
+    fn send(&self, addr: SocketAddr, method: &str, way: Way) -> Response {
+        let target = self.target(way);
         let request = if method == "HEAD" { head(&target) } else { get(&target) };
         match &self.range {
             Some(range) if method == "GET" => request.range(range),
@@ -96,7 +133,7 @@ impl Question {
     }
 
     fn is_list(&self) -> bool {
-        self.path.starts_with("referrers/") || self.path == "tags/list"
+        self.path.starts_with("referrers/") || self.path.starts_with("tags/list")
     }
 }
 
@@ -119,12 +156,29 @@ struct Expected {
 #[track_caller]
 fn conforms(daemon: &Daemon, expected: &Expected, when: &str) {
     let Expected { question, get } = expected;
-    let what = format!("{} {:?} {when}", question.path, question.range);
-    let ours = question.send(daemon.addr, "GET");
+    let what = format!("{} {:?} {when}", question.target(question.way), question.range);
+    let ours = question.send(daemon.addr, "GET", question.way);
     assert_eq!(ours.status(), get.status(), "{what}: {}", ours.text());
+    if get.status() == 416 {
+        // The words are each registry's own.
+        assert_eq!(
+            (&*ours.code(), ours.header("content-range")),
+            ("RANGE_INVALID", get.header("content-range"))
+        );
+        return;
+    }
     if question.is_list() {
-        let json = |response: &Response| serde_json::from_slice::<serde_json::Value>(&response.body).unwrap();
+        let json = |response: &Response| {
+            let mut json: serde_json::Value = serde_json::from_slice(&response.body).unwrap();
+            // It is the one that was asked for.
+            json.as_object_mut().unwrap().remove("name");
+            json
+        };
         assert_eq!(json(&ours), json(get), "{what}");
+        let next = |response: &Response| {
+            response.head.headers.iter().any(|(_, value)| value.contains("rel=\"next\""))
+        };
+        assert_eq!(next(&ours), next(get), "{what}");
     } else {
         assert!(ours.body == get.body, "{what}");
     }
@@ -137,11 +191,21 @@ fn conforms(daemon: &Daemon, expected: &Expected, when: &str) {
         }
     }
     if question.range.is_none() {
-        let head = question.send(daemon.addr, "HEAD");
+        let head = question.send(daemon.addr, "HEAD", question.way);
         assert_eq!(head.status(), get.status(), "{what}");
         assert!(head.body.is_empty());
         assert_eq!(told(&head, false), told(&ours, false), "{what}");
     }
+}
+
+/// Several at once, since each list asks in vain for an upstream first.
+fn conform_all(daemon: &Daemon, expected: &[Expected], when: &str) {
+    thread::scope(|scope| {
+        for worker in 0..8 {
+            let share = expected.iter().skip(worker).step_by(8);
+            scope.spawn(move || share.for_each(|expected| conforms(daemon, expected, when)));
+        }
+    });
 }
 
 #[test]
@@ -153,7 +217,7 @@ fn every_answer_is_the_upstreams_online_and_offline() {
     let addr = upstream.url().trim_start_matches("http://").parse().unwrap();
     let expected: Vec<_> = questions
         .into_iter()
-        .map(|question| Expected { get: question.send(addr, "GET"), question })
+        .map(|question| Expected { get: question.send(addr, "GET", Way::Default), question })
         .collect();
     assert!(expected.len() > 60, "{}", expected.len());
     let mut daemon = Daemon::with("tag_ttl = 0\nnot_found_ttl = 0\n", &upstream);
@@ -162,12 +226,56 @@ fn every_answer_is_the_upstreams_online_and_offline() {
     }
     eventually("every blob is kept", || blobs.iter().all(|blob| daemon.blob(blob.hex()).exists()));
     upstream.stop();
-    for expected in &expected {
-        conforms(&daemon, expected, "offline");
-    }
+    conform_all(&daemon, &expected, "offline");
     daemon.restart();
-    for expected in &expected {
-        conforms(&daemon, expected, "offline, after a restart");
-    }
+    conform_all(&daemon, &expected, "offline, after a restart");
     daemon.proven();
+}
+
+#[test]
+fn what_upstream_does_not_have_is_said_in_its_codes() {
+    let upstream = Upstream::start(rich());
+    let daemon = Daemon::with("not_found_ttl = 0\n", &upstream);
+    let nothing = sha256(b"nothing");
+    for (path, code) in [
+        (format!("{REPOSITORY}/manifests/none"), "MANIFEST_UNKNOWN"),
+        (format!("{REPOSITORY}/manifests/{nothing}"), "MANIFEST_UNKNOWN"),
+        (format!("{REPOSITORY}/blobs/{nothing}"), "BLOB_UNKNOWN"),
+        ("no/such/tags/list".into(), "NAME_UNKNOWN"),
+    ] {
+        assert_eq!(get(&format!("/v2/{path}")).send(upstream.addr).is(404).code(), code);
+        for target in
+            [format!("/v2/{path}"), format!("/v2/{path}?ns=docker.io"), format!("/v2/docker.io/{path}")]
+        {
+            daemon.get(&target).refuses(404, code);
+            assert_eq!(daemon.head(&target).status(), 404, "{target}");
+        }
+    }
+}
+
+#[test]
+fn several_ranges_are_slices_of_what_upstream_has_before_it_is_here_and_after() {
+    let layout = rich();
+    let blobs: Vec<_> = layout.0[REPOSITORY].blobs.values().filter(|blob| blob.size() > 4).cloned().collect();
+    let mut upstream = Upstream::start(layout);
+    let daemon = Daemon::of(&upstream);
+    let compare = |when: &str| {
+        for blob in &blobs {
+            let (size, bytes) = (blob.size(), blob.bytes());
+            let ranges = [(size - 1, size - 1), (0, 0), (size / 2, size - 2), (1, size / 4)];
+            let asked = ranges.map(|(first, last)| format!("{first}-{last}")).join(",");
+            let target = format!("/v2/{REPOSITORY}/blobs/{}?ns=docker.io", blob.digest);
+            let answer = get(&target).range(&format!("bytes={asked}")).send(daemon.addr).is(206);
+            let parts = multipart::read(answer.header("content-type").unwrap(), &answer.body).unwrap();
+            let got: Vec<_> = parts.iter().map(|part| (part.first, part.last, part.size)).collect();
+            assert_eq!(got, ranges.map(|(first, last)| (first, last, size)), "{asked} {when}");
+            for part in parts {
+                assert!(*part.body == bytes[part.first as usize..=part.last as usize], "{asked} {when}");
+            }
+        }
+    };
+    compare("cold");
+    eventually("every blob is kept", || blobs.iter().all(|blob| daemon.blob(blob.hex()).exists()));
+    upstream.stop();
+    compare("offline");
 }

@@ -100,11 +100,16 @@ impl Lists {
         if !self.referrers {
             return Answer::error(404, "NOT_FOUND");
         }
-        let all = repository.referrers.get(subject).cloned().unwrap_or_default();
+        let mut all = repository.referrers.get(subject).cloned().unwrap_or_default();
+        let wanted = parameter(request, "artifactType");
+        all.retain(|descriptor| wanted.is_none_or(|wanted| descriptor["artifactType"] == wanted));
         let start: usize = parameter(request, "from").map_or(0, |from| from.parse().unwrap());
         let end = (start + self.most).min(all.len());
         let index = json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": &all[start..end]});
-        let answer = Answer::new(200, index.to_string()).with("Content-Type", OCI_INDEX);
+        let mut answer = Answer::new(200, index.to_string()).with("Content-Type", OCI_INDEX);
+        if wanted.is_some() {
+            answer = answer.with("OCI-Filters-Applied", "artifactType");
+        }
         match end < all.len() {
             true => answer.with("Link", self.link(&request.path, &format!("from={end}"), addr)),
             false => answer,
