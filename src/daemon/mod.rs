@@ -145,6 +145,7 @@ pub fn serve(
         source,
         started: configuration.clone(),
         current: configuration,
+        open: sockets.pull.iter().filter_map(Listener::listen).collect(),
         pull: pull.clone(),
         responder,
         care: care.clone(),

@@ -11,7 +11,7 @@ use super::log::Log;
 use super::systemd::{News, Systemd};
 use super::watch::Gauges;
 use crate::admin::{Reloaded, Token};
-use crate::config::{Change, Configuration, Source};
+use crate::config::{Change, Configuration, Listen, Source};
 use crate::pull::Pull;
 use crate::serve::{Responder, TlsSwitch, server_config};
 
@@ -21,6 +21,8 @@ pub struct Reloader {
     /// What the process started with: some of it holds to its end.
     pub started: Configuration,
     pub current: Configuration,
+    /// Where clients reach us from start to end, whoever opened that.
+    pub open: Vec<Listen>,
     pub pull: Arc<Pull>,
     pub responder: Arc<Responder>,
     pub care: Arc<Care>,
@@ -87,6 +89,10 @@ impl Reloader {
     /// Everything that can fail comes first; behind it, each part is given what is new to it.
     fn put_in_force(&mut self, new: Configuration, reloaded: &mut Reloaded) -> Result<(), String> {
         let settings = &new.settings;
+        // The file was held against its own addresses, and those may not be the ones that are open.
+        if let Some(objection) = self.open.iter().find_map(|listen| settings.objection(listen)) {
+            return Err(format!("{objection}. It stays open until a restart, whatever the file says now"));
+        }
         let upstreams = self.pull.upstreams().renewed(settings).map_err(|error| error.to_string())?;
         let tls =
             settings.server_tls.as_ref().map(server_config).transpose().map_err(|error| error.to_string())?;
