@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)] // A test may panic.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
@@ -186,9 +188,89 @@ fn a_secret_that_is_not_there_is_an_error() {
         "auth.token_credential = \"x\"",
     ] {
         let file = File::new(&format!("[[registries]]\nname = \"a.b\"\n{entry}"));
-        let output = file.run(&["config", "check"]);
+        let output = file.run(&["serve"]);
         assert_eq!(output.status.code(), Some(78), "{entry}");
         assert!(err(&output).starts_with(&file.place("3: registries[0].auth.token_")), "{}", err(&output));
+        let found_by_all = entry.contains("_file");
+        let output = file.run(&["config", "check"]);
+        assert_eq!(output.status.code(), Some(if found_by_all { 78 } else { 0 }), "{entry}");
+    }
+}
+
+#[test]
+fn a_secret_that_only_the_service_has_keeps_no_command_from_its_work() {
+    for (name, auth) in [
+        ("password_credential", "user = \"me\", password_credential = \"reg\""),
+        ("token_from_env", "token_from_env = \"NO_SUCH_VARIABLE\""),
+    ] {
+        let entry = format!("[[registries]]\nname = \"a.b\"\nauth = {{ {auth} }}\n");
+        let admin = "[admin]\nlisten = \"127.0.0.1:9\"\ntoken_credential = \"admin\"\n";
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        let file = File::new(&format!("image_path = {:?}\nuser = \"root\"\n{entry}{admin}", path("images")));
+        let list = path("list");
+        std::fs::write(&list, "").unwrap();
+        let root = path("root");
+        for command in [
+            &["config", "check"][..],
+            &["config", "show"],
+            &["pull", "--file", &list],
+            &["prune", "--blobs"],
+            &["mirror", "containerd"],
+            &["mirror", "containerd", "--enable", "--root", &root],
+            &["mirror", "docker", "--disable", "--root", &root],
+        ] {
+            let output = file.run(command);
+            assert!(output.status.success(), "{command:?}: {}", err(&output));
+            let warning = format!("warning: {}", file.place("5: registries[0].auth."));
+            let told = err(&output).contains(&format!("{warning}{name}: the secret is missing: "));
+            assert!(told, "{command:?}: {}", err(&output));
+        }
+        // It is a secret all the same.
+        let open = File::new(&format!("host = \"0.0.0.0\"\n{entry}"));
+        let output = open.run(&["config", "check"]);
+        assert_eq!(output.status.code(), Some(78));
+        assert!(err(&output).contains("can be reached by others"), "{}", err(&output));
+    }
+}
+
+#[test]
+fn what_mirror_wrote_is_taken_back_whatever_the_configuration_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = File::new("prot = 1");
+    let output = file.run(&[
+        "mirror",
+        "docker",
+        "--disable",
+        "--address",
+        "http://127.0.0.1:8080",
+        "--root",
+        folder.path().to_str().unwrap(),
+    ]);
+    assert!(output.status.success(), "{}", err(&output));
+}
+
+#[test]
+fn a_secret_in_a_file_that_everybody_can_read_is_worth_a_warning() {
+    let texts = [
+        ("1: proxy", "proxy = \"http://me:hunter2@p:1\""),
+        (
+            "3: registries[0].auth.password",
+            "[[registries]]\nname = \"a.b\"\nauth = { user = \"me\", password = \"hunter2\" }",
+        ),
+        ("3: registries[0].auth.token", "[[registries]]\nname = \"a.b\"\nauth.token = \"hunter2\""),
+    ];
+    for (key, text) in texts {
+        let file = File::new(text);
+        for (mode, told) in [(0o644, true), (0o640, false)] {
+            std::fs::set_permissions(&file.path, Permissions::from_mode(mode)).unwrap();
+            let output = file.run(&["config", "check"]);
+            assert!(output.status.success(), "{}", err(&output));
+            let warning =
+                format!("warning: {}: a secret, and every user of this host can read", file.place(key));
+            assert_eq!(err(&output).starts_with(&warning), told, "{mode:o}: {}", err(&output));
+            assert!(!err(&output).contains("hunter2"));
+        }
     }
 }
 

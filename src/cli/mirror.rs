@@ -99,14 +99,18 @@ impl Mirror {
             Which::K3s(options) => (Runtime::K3s, options),
             Which::Rke2(options) => (Runtime::Rke2, options),
         };
-        let settings = global.load(Vec::new())?.settings;
-        let address = options.address.unwrap_or_else(|| Address::of(&settings));
         let root = Root::new(std::path::absolute(&options.root).unwrap_or(options.root));
         if options.action.disable {
+            let address = match options.address {
+                Some(address) => address,
+                None => Address::of(&global.load(Vec::new())?.settings),
+            };
             let plan = runtime.disable(&address, &root)?;
             plan.apply()?;
             return print(&done(&plan));
         }
+        let settings = global.load(Vec::new())?.settings;
+        let address = options.address.unwrap_or_else(|| Address::of(&settings));
         let mut registries = options.registry;
         registries.sort();
         registries.dedup();

@@ -25,7 +25,7 @@ use std::thread;
 use clap::{Args, Parser, Subcommand};
 
 use crate::admin::{AdminError, Cause};
-use crate::config::{ConfigError, Configuration, Override, Source};
+use crate::config::{ConfigError, Configuration, Override, Reader, Source};
 use crate::daemon::ServeError;
 use crate::mirror::MirrorError;
 use crate::store::OpenError;
@@ -105,7 +105,7 @@ struct GlobalOptions {
 }
 
 impl GlobalOptions {
-    /// What [`source`](Self::source) says, with its warnings told.
+    /// What [`source`](Self::source) says, with its warnings told: among them that a secret is only the service's.
     fn load(&self, overrides: Vec<Override>) -> Result<Configuration, ConfigError> {
         load(&self.source(overrides))
     }
@@ -116,7 +116,7 @@ impl GlobalOptions {
         add(&mut overrides, "log_level", "--log-level", self.log_level.clone());
         add(&mut overrides, "image_path", "--image-path", path(&self.image_path));
         add(&mut overrides, "log_file", "--log-file", path(&self.log_file));
-        Source { file: self.config_file.clone(), overrides }
+        Source { file: self.config_file.clone(), overrides, reader: Reader::Command }
     }
 
     /// The cache's folder. The file is not read when the command line says it: whoever may look at the cache may not

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::{Error, GlobalOptions, absolute, add, banner, load};
-use crate::config::Override;
+use crate::config::{Override, Reader, Source};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -113,7 +113,7 @@ fn absolute_list(text: &str) -> String {
 
 impl Serve {
     pub fn run(self, global: &GlobalOptions) -> Result<(), Error> {
-        let source = global.source(self.options.into_overrides());
+        let source = Source { reader: Reader::Daemon, ..global.source(self.options.into_overrides()) };
         let configuration = load(&source)?;
         Ok(crate::daemon::serve(source, configuration, banner::banner)?)
     }

@@ -2,7 +2,7 @@
 
 use super::address::{Listen, TCP};
 use super::keys::Keys;
-use super::secret;
+use super::secret::{self, Given};
 use super::settings::AdminSettings;
 
 /// Characters that a token has at least: who guesses shall not get far.
@@ -24,16 +24,20 @@ pub fn read(keys: &mut Keys, taken: &[(Listen, &str)]) -> Option<Option<AdminSet
                 "has no token, want one of token, token_file, token_from_env, token_credential: commands come over \
                  the network only with it",
             ),
-            (Some(_), Some(token)) if token.reveal().len() < SHORTEST => {
+            (Some(_), Some(Given::Here(token))) if token.reveal().len() < SHORTEST => {
                 refuse(keys, key, &format!("the secret is too short, want at least {SHORTEST} characters"))
             }
-            (Some(_), Some(token)) if !token.reveal().bytes().all(|byte| byte.is_ascii_graphic()) => {
+            (Some(_), Some(Given::Here(token))) if !token.reveal().bytes().all(|byte| byte.is_ascii_graphic()) => {
                 refuse(keys, key, "the secret has a space or something beyond ASCII in it, which no header can hold")
             }
             (Some(listen), Some(token)) => {
                 let is_there = |(other, _): &&(Listen, &str)| *other == Listen::Tcp(listen);
                 match taken.iter().find(is_there) {
-                    None => Some(Some(AdminSettings { listen, token })),
+                    None => Some(match token {
+                        Given::Here(token) => Some(AdminSettings { listen, token }),
+                        // Who reads this takes no commands.
+                        Given::Withheld => None,
+                    }),
                     Some((_, what)) => {
                         refuse(keys, "listen", &format!("{listen} is where {what}: give it a port of its own"))
                     }

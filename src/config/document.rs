@@ -7,7 +7,7 @@ use super::address::*;
 use super::keys::Keys;
 use super::kind::*;
 use super::settings::{Account, Log, Proxy, RegistryDefaults, Settings};
-use super::{Secret, access, admin, care, later, preload, registry, server_tls};
+use super::{Secret, access, admin, care, later, preload, registry, secret, server_tls};
 use crate::oci::Platform;
 
 /// Keys of the top level, then the tables. None when a problem was reported; problems may have been reported
@@ -125,7 +125,12 @@ fn proxy(keys: &mut Keys) -> Option<Proxy> {
     let url = keys.read("proxy", "", &PROXY);
     let except = keys.list("no_proxy", &NO_PROXY);
     match (url?, except?) {
-        (Some(url), except) => Some(Proxy::Explicit { url: Secret::new(url), except }),
+        (Some(url), except) => {
+            if url.contains('@') {
+                secret::warn_if_in_the_open(keys, "proxy");
+            }
+            Some(Proxy::Explicit { url: Secret::new(url), except })
+        }
         (None, except) if except.is_empty() => Some(Proxy::Environment),
         (None, _) => {
             keys.refuse("no_proxy", "has no meaning without proxy; beside HTTPS_PROXY, set NO_PROXY");

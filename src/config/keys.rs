@@ -2,12 +2,13 @@
 //! nearest name for a key that nobody asked for, and the list of what is in force.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::Override;
 use super::error::Problem;
 use super::kind::{Kind, Shown};
 use super::origin::{InForce, Line, Origin};
+use super::secret::Reader;
 use super::value::{Item, Table, Value};
 
 /// What was found while reading.
@@ -16,12 +17,13 @@ pub struct Findings {
     problems: Vec<(Origin, Problem)>,
     pub warnings: Vec<Problem>,
     pub in_force: InForce,
+    reader: Reader,
 }
 
 impl Findings {
-    pub fn new(path: Option<PathBuf>) -> Self {
+    pub fn new(path: Option<PathBuf>, reader: Reader) -> Self {
         let in_force = InForce { path, lines: Vec::new() };
-        Self { in_force, problems: Vec::new(), warnings: Vec::new() }
+        Self { in_force, reader, problems: Vec::new(), warnings: Vec::new() }
     }
 
     pub fn problem(&mut self, origin: Origin, key: String, what: String) {
@@ -184,6 +186,15 @@ impl<'a> Keys<'a> {
             results.push(keys.run(&mut read));
         }
         results
+    }
+
+    /// The file that is read, if any.
+    pub fn file(&self) -> Option<&Path> {
+        self.findings.in_force.path.as_deref()
+    }
+
+    pub fn reader(&self) -> Reader {
+        self.findings.reader
     }
 
     /// Whether the file or the command line says anything about a key.

@@ -49,7 +49,7 @@ pub use name_pattern::{InvalidNamePattern, NamePattern};
 pub use origin::{InForce, Origin};
 pub use pattern::{InvalidPattern, RegistryPattern};
 pub use pem::PemFile;
-pub use secret::Secret;
+pub use secret::{Reader, Secret};
 pub use server_tls::ServerTls;
 pub use settings::{
     Abandoned, AccessSettings, Account, AdminSettings, Age, CheckSettings, ClientTls, Credentials, Log,
@@ -78,20 +78,22 @@ pub struct Source {
     /// The file that is named; none is the default one, where there is one.
     pub file: Option<PathBuf>,
     pub overrides: Vec<Override>,
+    pub reader: Reader,
 }
 
 impl Source {
     /// Command line over file over defaults. A file that is named has to be there, the default one has not.
     pub fn load(&self) -> Result<Configuration, ConfigError> {
         let file = self.text()?;
-        Configuration::read(file.as_ref().map(|(path, text)| (*path, text.as_str())), &self.overrides)
+        let file = file.as_ref().map(|(path, text)| (*path, text.as_str()));
+        Configuration::read(file, &self.overrides, self.reader)
     }
 
     /// The folder of the image cache, whatever else is wrong, and without a look at the files that are named.
     pub fn image_path(&self) -> Result<PathBuf, ConfigError> {
         let file = self.text()?;
         let file = file.as_ref().map(|(path, text)| (*path, text.as_str()));
-        match parse(file, &self.overrides, document::image_path)? {
+        match parse(file, &self.overrides, self.reader, document::image_path)? {
             (Some(path), _) => Ok(path),
             (None, findings) => Err(ConfigError::Invalid(findings.into_problems())),
         }
@@ -121,7 +123,8 @@ pub struct Configuration {
 impl Configuration {
     /// See [`Source::load`].
     pub fn load(file: Option<&Path>, overrides: &[Override]) -> Result<Self, ConfigError> {
-        Source { file: file.map(Path::to_owned), overrides: overrides.to_vec() }.load()
+        let (file, overrides) = (file.map(Path::to_owned), overrides.to_vec());
+        Source { file, overrides, reader: Reader::Daemon }.load()
     }
 
     /// What is different in a newer one, in the order of the keys. No secret is in it.
@@ -129,8 +132,12 @@ impl Configuration {
         changes::between(&self.in_force, &newer.in_force)
     }
 
-    fn read(file: Option<(&Path, &str)>, overrides: &[Override]) -> Result<Self, ConfigError> {
-        let (settings, mut findings) = parse(file, overrides, document::read)?;
+    fn read(
+        file: Option<(&Path, &str)>,
+        overrides: &[Override],
+        reader: Reader,
+    ) -> Result<Self, ConfigError> {
+        let (settings, mut findings) = parse(file, overrides, reader, document::read)?;
         let in_force = findings.in_force.clone();
         let warnings = std::mem::take(&mut findings.warnings);
         let problems = findings.into_problems();
@@ -148,9 +155,10 @@ impl Configuration {
 fn parse<R>(
     file: Option<(&Path, &str)>,
     overrides: &[Override],
+    reader: Reader,
     read: impl FnOnce(&mut Keys) -> Option<R>,
 ) -> Result<(Option<R>, Findings), ConfigError> {
-    let mut findings = Findings::new(file.map(|(path, _)| path.to_owned()));
+    let mut findings = Findings::new(file.map(|(path, _)| path.to_owned()), reader);
     match file.map_or(Ok(Table::default()), |(_, text)| Table::parse(text)) {
         Ok(table) => {
             let read = Keys::document(&table, overrides, &mut findings, read);

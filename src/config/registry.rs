@@ -4,9 +4,9 @@ use super::address::URL;
 use super::keys::Keys;
 use super::kind::{AGE, BOOL, CONNECTIONS, FILE, PREFETCH, REGISTRY_PATTERN, SCHEME, TEXT};
 use super::later;
-use super::secret;
+use super::secret::{self, Given};
 use super::settings::{ClientTls, Credentials, RegistryDefaults, RegistrySettings, Scheme};
-use super::{Access, PemFile, RegistryPattern, Secret, drop_in};
+use super::{Access, PemFile, RegistryPattern, drop_in};
 
 /// Reads one entry. `names` holds those of the entries before it.
 pub fn read(keys: &mut Keys, names: &mut Vec<RegistryPattern>) -> Option<RegistrySettings> {
@@ -75,7 +75,8 @@ pub fn credentials(keys: &mut Keys) -> Option<Credentials> {
         let (user, password, token) = (user?, password?, token?);
         match (user.as_str(), password, token) {
             ("", None, None) => Some(Credentials::Anonymous),
-            ("", None, Some(token)) => Some(Credentials::Token(token)),
+            ("", None, Some(Given::Here(token))) => Some(Credentials::Token(token)),
+            ("", None, Some(Given::Withheld)) => Some(Credentials::Withheld),
             ("", Some(_), None) => refuse(keys, "user", "missing, want the one that the password is for"),
             (_, None, None) => refuse(keys, "user", "has no password, want one of password, password_file, password_from_env, password_credential"),
             (_, Some(password), None) => basic(keys, user, password),
@@ -85,11 +86,14 @@ pub fn credentials(keys: &mut Keys) -> Option<Credentials> {
 }
 
 /// RFC 7617: the colon ends the user.
-fn basic(keys: &mut Keys, user: String, password: Secret) -> Option<Credentials> {
+fn basic(keys: &mut Keys, user: String, password: Given) -> Option<Credentials> {
     if user.contains(|c: char| c == ':' || c.is_control()) {
         return refuse(keys, "user", "has a colon or control character in it");
     }
-    Some(Credentials::Basic { user, password })
+    Some(match password {
+        Given::Here(password) => Credentials::Basic { user, password },
+        Given::Withheld => Credentials::Withheld,
+    })
 }
 
 fn refuse<T>(keys: &mut Keys, key: &str, what: &str) -> Option<T> {

@@ -299,6 +299,9 @@ pub enum Credentials {
     },
     /// A ready bearer token.
     Token(Secret),
+    /// Given to the service only, and not to the command that is run beside it, which asks like anybody. A daemon's
+    /// settings never have it.
+    Withheld,
 }
 
 /// How a registry's certificate is checked, and ours shown.

@@ -17,7 +17,7 @@ fn read(text: &str) -> Result<Configuration, ConfigError> {
 }
 
 fn read_with(text: &str, overrides: &[Override]) -> Result<Configuration, ConfigError> {
-    Configuration::read(Some((Path::new("/c.toml"), text)), overrides)
+    Configuration::read(Some((Path::new("/c.toml"), text)), overrides, Reader::Daemon)
 }
 
 fn settings(text: &str) -> Settings {
