@@ -107,6 +107,27 @@ fn a_second_daemon_on_the_same_cache_is_told_who_has_it() {
 }
 
 #[test]
+fn what_a_command_of_root_makes_in_a_cache_belongs_to_the_owner_of_that() {
+    needs!();
+    let mut daemon = Daemon::prepared("");
+    std::fs::set_permissions(daemon.dir.path(), Permissions::from_mode(0o755)).unwrap();
+    daemon.options(&["--user", "nobody", "--group", "nogroup"]);
+    daemon.start();
+    assert!(daemon.terminate().success());
+    let (lock, references) = (daemon.images().join("lock"), daemon.images().join("refs"));
+    std::fs::remove_file(&lock).unwrap();
+    std::fs::remove_dir(&references).unwrap();
+    assert!(daemon.run(&["pin", "nginx"]).status.success());
+    let owner = std::fs::metadata(daemon.images()).unwrap();
+    assert_ne!(owner.uid(), 0);
+    for path in [lock, references, daemon.images().join("pins.json")] {
+        let made = std::fs::metadata(&path).unwrap();
+        assert_eq!((made.uid(), made.gid()), (owner.uid(), owner.gid()), "{}", path.display());
+    }
+    daemon.start();
+}
+
+#[test]
 fn who_may_pull_does_not_concern_the_watchdog() {
     let daemon = Daemon::prepared("");
     let users = daemon.dir.path().join("users");

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs::{File, Metadata};
-use std::io::{ErrorKind, Read};
+use std::io::{self, ErrorKind, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
 use super::layout::Layout;
-use super::{OpenError, StoreError};
+use super::{OpenError, StoreError, owner};
 
 /// How long a second daemon waits for the first to go.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -87,9 +87,7 @@ impl Lock {
     /// Blocks for so long while another process has it.
     pub fn take(layout: &Layout, patience: Duration) -> Result<Self, OpenError> {
         let path = layout.lock();
-        let open =
-            File::options().read(true).write(true).create(true).truncate(false).mode(0o640).open(&path);
-        let mut file = open.map_err(StoreError::on("open", &path))?;
+        let mut file = open_or_make(&path, &layout.root).map_err(StoreError::on("open", &path))?;
         let deadline = Instant::now() + patience;
         loop {
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
@@ -134,6 +132,23 @@ impl Lock {
         // there would only be found out later.
         let line = self.file.write_all_at(b"\n", 0);
         let _ = self.file.set_len(u64::from(line.is_ok()));
+    }
+}
+
+fn open_or_make(path: &Path, root: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.read(true).write(true).mode(0o640);
+    loop {
+        match options.clone().create_new(true).open(path) {
+            Ok(file) => return owner::give(&file, root).map(|()| file),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+        match options.open(path) {
+            // It went meanwhile.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            opened => return opened,
+        }
     }
 }
 

@@ -37,6 +37,7 @@ mod list;
 mod lock;
 mod memory;
 mod open;
+mod owner;
 mod partial;
 mod publish;
 mod record;

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::layout::Layout;
 use super::lock::{Lock, PATIENCE};
-use super::{OpenError, StoreError};
+use super::{OpenError, StoreError, owner};
 
 /// A partial download that nobody asked for again is removed after this time.
 const PARTIAL_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
@@ -63,7 +63,11 @@ pub fn check_ours(layout: &Layout) -> Result<Option<String>, OpenError> {
 fn enter(layout: &Layout, id: Option<String>, patience: Duration) -> Result<Opened, OpenError> {
     let lock = Lock::take(layout, patience)?;
     for folder in Layout::FOLDERS {
-        make_folder(&layout.root.join(folder))?;
+        let path = layout.root.join(folder);
+        if !path.is_dir() {
+            make_folder(&path)?;
+            owner::give_folder(&path, &layout.root).map_err(StoreError::on("give away", &path))?;
+        }
     }
     // Names may have been there before store.json: those were left, and are not none.
     let new = !layout.store_json().is_file() && is_empty(&layout.references());
@@ -128,9 +132,11 @@ fn write_store_json(layout: &Layout) -> Result<String, OpenError> {
     text.push(b'\n');
     let temporary = layout.temporary(0);
     let write = || {
-        let mut file =
-            File::options().write(true).create(true).truncate(true).mode(0o640).open(&temporary)?;
+        // Left by a crash.
+        let _ = fs::remove_file(&temporary);
+        let mut file = File::options().write(true).create_new(true).mode(0o640).open(&temporary)?;
         file.write_all(&text)?;
+        owner::give(&file, &layout.root)?;
         file.sync_all()?;
         fs::rename(&temporary, &path)?;
         File::open(&layout.root)?.sync_all()

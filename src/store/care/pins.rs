@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
+use std::os::unix::fs::OpenOptionsExt;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{CareError, Folder};
 use crate::oci::Image;
 use crate::store::publish::lock;
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, owner};
 
 /// `pins.json`: `{"pins": {"docker.io/library/busybox:1.36": {"since": …}}}`
 #[derive(Serialize, Deserialize)]
@@ -128,11 +128,7 @@ impl Store {
             let mut file = File::options().write(true).create_new(true).mode(0o640).open(&temporary)?;
             serde_json::to_writer(&file, value)?;
             file.write_all(b"\n")?;
-            // A command that root ran must not leave what the daemon's user cannot read.
-            let owner = fs::metadata(&self.layout.root)?;
-            if nix::unistd::geteuid().is_root() {
-                fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
-            }
+            owner::give(&file, &self.layout.root)?;
             file.sync_all()?;
             fs::rename(&temporary, path)?;
             File::open(&self.layout.root)?.sync_all()
