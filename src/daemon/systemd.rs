@@ -1,8 +1,10 @@
 //! What systemd is told (sd_notify(3)), in order, by a thread of its own: one that does not read its socket holds
 //! up nobody here. Where nobody listens there is no thread.
 
+use std::collections::VecDeque;
 use std::io;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
+use std::mem::discriminant;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -15,9 +17,6 @@ const EXTENSIONS: u32 = 60;
 
 /// In bytes.
 const LONGEST_STATUS: usize = 1000;
-
-/// News that may wait to be told.
-const WAITING: usize = 64;
 
 /// One thing to tell.
 #[derive(Debug)]
@@ -37,32 +36,57 @@ pub enum News {
     Stopping(String),
 }
 
-/// Where news goes. Cheap to clone; systemd hears no more when the last one is dropped.
+/// Where news goes. Cheap to clone.
 #[derive(Clone)]
 pub struct Systemd {
-    news: Option<SyncSender<News>>,
+    waiting: Option<Arc<Waiting>>,
+}
+
+/// News that waits to be told. However long systemd takes none, there is one of a kind at most, the latest: none of those
+/// that change the unit's state is lost, and what they change it to is the last word.
+#[derive(Default)]
+struct Waiting {
+    news: Mutex<VecDeque<News>>,
+    came: Condvar,
+}
+
+impl Waiting {
+    fn add(&self, new: News) {
+        let mut news = self.news.lock().unwrap_or_else(PoisonError::into_inner);
+        news.retain(|old| discriminant(old) != discriminant(&new));
+        news.push_back(new);
+        self.came.notify_one();
+    }
+
+    /// None: there was none for so long.
+    fn next(&self, limit: Duration) -> Option<News> {
+        let news = self.news.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.came.wait_timeout_while(news, limit, |news| news.is_empty());
+        waited.unwrap_or_else(PoisonError::into_inner).0.pop_front()
+    }
 }
 
 impl Systemd {
     /// Listens to the environment: `NOTIFY_SOCKET`.
     pub fn start() -> io::Result<Self> {
         if std::env::var_os("NOTIFY_SOCKET").is_none() {
-            return Ok(Self { news: None });
+            return Ok(Self { waiting: None });
         }
-        let (sender, receiver) = mpsc::sync_channel(WAITING);
-        thread::Builder::new().name("systemd".to_owned()).spawn(move || pass_on(&receiver))?;
-        Ok(Self { news: Some(sender) })
+        let waiting = Arc::<Waiting>::default();
+        let told = waiting.clone();
+        thread::Builder::new().name("systemd".to_owned()).spawn(move || pass_on(&told))?;
+        Ok(Self { waiting: Some(waiting) })
     }
 
     /// Whether anybody listens.
     pub fn is_there(&self) -> bool {
-        self.news.is_some()
+        self.waiting.is_some()
     }
 
-    /// Never blocks. When systemd takes nothing, what is not told is soon told anew.
+    /// Never waits for systemd.
     pub fn tell(&self, news: News) {
-        if let Some(sender) = &self.news {
-            let _ = sender.try_send(news);
+        if let Some(waiting) = &self.waiting {
+            waiting.add(news);
         }
     }
 }
@@ -72,22 +96,18 @@ pub fn watchdog() -> Option<Duration> {
     sd_notify::watchdog_enabled().filter(|limit| !limit.is_zero())
 }
 
-fn pass_on(receiver: &Receiver<News>) {
+/// To the end of the process.
+fn pass_on(waiting: &Waiting) -> ! {
     let mut extensions = 0;
     // A reload before the start is over is none to systemd: its end would be taken for that of the start.
     let mut ready = false;
     loop {
-        let news = match receiver.recv_timeout(EXTEND_EVERY) {
-            Ok(news) => news,
-            Err(RecvTimeoutError::Disconnected) => return,
-            Err(RecvTimeoutError::Timeout) => {
-                if extensions > 0 {
-                    extensions -= 1;
-                    notify(&[NotifyState::ExtendTimeoutUsec(EXTEND.as_micros() as u32)]);
-                }
-                continue;
-            }
-        };
+        let news = waiting.next(EXTEND_EVERY);
+        if extensions > 0 {
+            extensions -= 1;
+            notify(&[NotifyState::ExtendTimeoutUsec(EXTEND.as_micros() as u32)]);
+        }
+        let Some(news) = news else { continue };
         match news {
             News::Starting(status) => notify(&[
                 NotifyState::Status(&short(status)),
@@ -137,6 +157,24 @@ fn notify(states: &[NotifyState]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_that_matters_is_lost_however_long_systemd_takes_none() {
+        let waiting = Waiting::default();
+        waiting.add(News::Ready("ready".to_owned()));
+        for n in 0..1000 {
+            waiting.add(News::Reloading);
+            waiting.add(News::Status(format!("{n}")));
+            waiting.add(News::Alive);
+            waiting.add(News::Reloaded(format!("{n}")));
+        }
+        waiting.add(News::Stopping("ending".to_owned()));
+        let told: Vec<_> =
+            std::iter::from_fn(|| waiting.next(Duration::ZERO)).map(|news| format!("{news:?}")).collect();
+        let latest = ["Reloading", "Status(\"999\")", "Alive", "Reloaded(\"999\")", "Stopping(\"ending\")"];
+        assert_eq!(told[0], "Ready(\"ready\")");
+        assert_eq!(told[1..], latest);
+    }
 
     #[test]
     fn a_status_is_one_line_that_systemd_takes() {
