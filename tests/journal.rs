@@ -12,7 +12,7 @@ use std::process::Command;
 
 use support::daemon::{BINARY, Daemon, entry};
 use support::layout::*;
-use support::process::{PATIENCE, eventually, tied};
+use support::process::{PATIENCE, Process, eventually, tied};
 use support::upstream::Upstream;
 
 /// The daemon's command where its standard error is the journal, and the journal is `socket`.
@@ -26,6 +26,57 @@ fn journaled(daemon: &Daemon, socket: &std::path::Path) -> Command {
     daemon.add_arguments(&mut command);
     command.env("JOURNAL_STREAM", format!("{}:{}", log.dev(), log.ino()));
     command
+}
+
+/// The daemon's command where its standard error is the journal, for who does not come so far as to log.
+fn failing(daemon: &Daemon) -> Command {
+    let log = std::fs::File::create(daemon.dir.path().join("log")).unwrap().metadata().unwrap();
+    let mut command = daemon.command();
+    command.env("JOURNAL_STREAM", format!("{}:{}", log.dev(), log.ino()));
+    command
+}
+
+#[test]
+fn what_keeps_it_from_starting_is_an_error_to_the_journal() {
+    let daemon = Daemon::prepared("proxy = \"http://me:word@127.0.0.1:1\"");
+    let run = || {
+        let mut process = Process::spawn(failing(&daemon), &daemon.dir.path().join("log"));
+        (process.wait().code(), daemon.log())
+    };
+    let _taken = std::net::TcpListener::bind(daemon.addr).unwrap();
+    let (code, said) = run();
+    assert_eq!(code, Some(71), "{said}");
+    let lines: Vec<_> = said.lines().collect();
+    assert!(lines[0].starts_with("<4>warning: ") && lines[0].contains(": proxy: a secret"), "{said}");
+    assert!(lines[1].starts_with("<3>cannot listen on ") && lines.len() == 2, "{said}");
+
+    daemon.configure("prot = 1\ntag_tl = 2");
+    let (code, said) = run();
+    assert_eq!(code, Some(78), "{said}");
+    assert!(said.lines().count() == 2 && said.lines().all(|line| line.starts_with("<3>")), "{said}");
+}
+
+#[test]
+fn the_log_file_has_what_keeps_it_from_starting_and_its_warnings() {
+    let mut daemon = Daemon::prepared("proxy = \"http://me:word@127.0.0.1:1\"");
+    let file = daemon.dir.path().join("own.log");
+    daemon.options(&["--log-file", file.to_str().unwrap()]);
+    let run = || support::process::run(daemon.command());
+    let taken = std::net::TcpListener::bind(daemon.addr).unwrap();
+    assert_eq!(run().status.code(), Some(71));
+    let log = std::fs::read_to_string(&file).unwrap();
+    assert!(log.contains(" WARN  ") && log.contains(": proxy: a secret"), "{log}");
+    assert!(log.contains(" ERROR cannot listen on "), "{log}");
+
+    drop(taken);
+    std::fs::create_dir(daemon.images()).unwrap();
+    std::fs::write(daemon.images().join("of somebody else"), "").unwrap();
+    let output = run();
+    assert_eq!(output.status.code(), Some(78));
+    let error = String::from_utf8(output.stderr).unwrap();
+    let error = error.lines().last().unwrap();
+    let log = std::fs::read_to_string(&file).unwrap();
+    assert!(log.contains(&format!(" ERROR {error}\n")), "{error}\n{log}");
 }
 
 /// The next message's fields.

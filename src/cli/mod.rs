@@ -23,10 +23,11 @@ use std::sync::mpsc;
 use std::thread;
 
 use clap::{Args, Parser, Subcommand};
+use tracing::Level;
 
 use crate::admin::{AdminError, Cause};
 use crate::config::{ConfigError, Configuration, Override, Reader, Source};
-use crate::daemon::ServeError;
+use crate::daemon::{ServeError, say};
 use crate::mirror::MirrorError;
 use crate::store::OpenError;
 use crate::store::care::{CareError, check_pattern};
@@ -132,8 +133,7 @@ impl GlobalOptions {
 fn load(source: &Source) -> Result<Configuration, ConfigError> {
     let configuration = source.load()?;
     for warning in &configuration.warnings {
-        // Nobody may be listening any more.
-        let _ = writeln!(io::stderr(), "warning: {warning}");
+        say(Level::WARN, &format!("warning: {warning}"));
     }
     Ok(configuration)
 }
@@ -225,6 +225,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Says it on the standard error.
+    pub fn report(&self) {
+        say(Level::ERROR, &self.to_string());
+    }
+
     /// After sysexits.h.
     pub fn exit_code(&self) -> u8 {
         match self {

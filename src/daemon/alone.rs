@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::runtime::{Handle, Runtime};
 
 use super::account::Account;
-use super::{ServeError, make_folder, open_store, pull_runtime, raise_open_files, via};
+use super::privileged::make_folder;
+use super::{ServeError, open_store, pull_runtime, raise_open_files, via};
 use crate::config::Settings;
 use crate::pull::Pull;
 use crate::store::Store;

@@ -1,7 +1,7 @@
 //! The composition root: builds the parts, starts them in order, and ends them in order.
 //!
 //! The story of a run:
-//! 1. the log is opened, the sockets are taken over from systemd or bound, and whoever is root becomes an account
+//! 1. the log is opened, the sockets are taken over from systemd or bound (`privileged`), and whoever is root becomes an account
 //!    of its own (`account`); only then is a thread started, or the store opened;
 //! 2. two kinds of runtimes start: a multi-threaded one for upstreams, hashing and disk, and one
 //!    single-threaded one per core that serves connections ([`crate::serve`]);
@@ -17,6 +17,7 @@ mod care;
 mod error;
 mod log;
 mod preload;
+mod privileged;
 mod reload;
 mod sockets;
 mod systemd;
@@ -39,16 +40,18 @@ use crate::admin::{self, Desk, Health, Token, Worker};
 use crate::config::{self, Access, Configuration, Listen, Settings, Source, drop_in};
 use crate::oci::Registry;
 use crate::pull::{Pull, Shared};
-use crate::serve::{Listener, Responder, Server, server_config};
+use crate::serve::{Listener, Responder, Server};
 use crate::store::{OpenError, Store};
 use crate::upstream::Upstreams;
 use account::Account;
 pub use alone::Alone;
 use care::Care;
 pub use error::ServeError;
+use log::Log;
+pub use log::say;
 use preload::Preload;
+use privileged::{Privileged, open_log};
 use reload::Reloader;
-use sockets::Sockets;
 use systemd::{News, Systemd};
 use watch::Gauges;
 
@@ -72,15 +75,37 @@ pub fn serve(
     let since = Instant::now();
     let settings = &configuration.settings;
     let account = Account::find(&settings.account)?;
-    let sockets = Sockets::open(settings, &account)?;
-    let tls = settings.server_tls.as_ref().map(server_config).transpose()?;
     let output = open_log(settings, &account)?;
-    make_folder(&settings.image_path, &account)?;
+    let opened = Privileged::open(settings, account);
+
+    let level = settings.log.level;
+    let (log, _guard) = log::start(output, level);
+    // Those who look there only shall find it, too.
+    if log.is_file() {
+        configuration.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    }
+    let served =
+        opened.and_then(|opened| run(since, source, configuration, opened, log.clone(), banner));
+    if let Err(error) = &served
+        && log.is_file()
+    {
+        tracing::error!("{error}");
+    }
+    served
+}
+
+/// From the open log to the end.
+fn run(
+    since: Instant,
+    source: Source,
+    configuration: Configuration,
+    Privileged { account, sockets, tls }: Privileged,
+    log: Arc<Log>,
+    banner: impl FnOnce(&Settings, &Reached) -> String,
+) -> Result<(), ServeError> {
+    let settings = &configuration.settings;
     raise_open_files();
     unchecked::give_memory_back();
-    account.assume()?;
-
-    let (log, _guard) = log::start(output, settings.log.level);
     let systemd = Systemd::start()?;
     let reached = reached(&sockets.pull);
     if let Some(listen) =
@@ -271,30 +296,6 @@ fn pull_runtime() -> io::Result<Runtime> {
     // than cores cost wake-ups.
     let threads = std::thread::available_parallelism().map_or(1, usize::from).max(2);
     Builder::new_multi_thread().worker_threads(threads).thread_name("pull").enable_all().build()
-}
-
-fn open_log(settings: &Settings, account: &Account) -> Result<log::Output, ServeError> {
-    let path = settings.log.file.as_deref();
-    let is_new = path.is_some_and(|path| !path.exists());
-    let failed = |source| {
-        let hint = path.map(|path| drop_in(path, Access::Write, &source)).unwrap_or_default();
-        let path = path.map_or_else(|| "of the journal".to_owned(), |path| path.display().to_string());
-        ServeError::Log { path, source, hint }
-    };
-    let output = log::Output::open(&settings.log).map_err(failed)?;
-    match path {
-        Some(path) if is_new => account.give(path).map_err(failed)?,
-        _ => {}
-    }
-    Ok(output)
-}
-
-/// What only root can do for the store; it makes all else itself.
-fn make_folder(path: &Path, account: &Account) -> Result<(), ServeError> {
-    account.make_folder(path).map_err(|source| {
-        let source = crate::store::StoreError { operation: "create folder", path: path.to_owned(), source };
-        ServeError::Store { source: source.into(), hint: String::new() }
-    })
 }
 
 fn open_store(path: &Path, account: &Account) -> Result<Store, ServeError> {

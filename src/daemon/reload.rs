@@ -113,6 +113,7 @@ impl Reloader {
         reloaded.changed = lines(self.current.changes(&new), false);
         reloaded.needs_restart = lines(self.started.changes(&new), true);
         let credentials = new.in_force.credential_keys();
+        new.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         reloaded.notes.extend(new.warnings.iter().map(|warning| format!("warning: {warning}")));
         reloaded.notes.extend(credentials.map(|key| {
             format!(

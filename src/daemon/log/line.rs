@@ -57,6 +57,16 @@ impl LastError {
     }
 }
 
+/// As of syslog(3).
+pub fn priority(level: Level) -> &'static str {
+    match level {
+        Level::ERROR => "3",
+        Level::WARN => "4",
+        Level::INFO => "6",
+        Level::DEBUG | Level::TRACE => "7",
+    }
+}
+
 /// Makes a line of each event, and queues it.
 pub struct Lines {
     format: Format,
@@ -199,13 +209,7 @@ impl Line {
                 line
             }
             Format::Journal => {
-                let priority = match *level {
-                    Level::ERROR => "3",
-                    Level::WARN => "4",
-                    Level::INFO => "6",
-                    Level::DEBUG | Level::TRACE => "7",
-                };
-                self.journal_field("PRIORITY", priority);
+                self.journal_field("PRIORITY", priority(*level));
                 self.journal_field("SYSLOG_IDENTIFIER", "ociregistry");
                 let text = std::mem::take(&mut self.text);
                 self.journal_field("MESSAGE", &text);

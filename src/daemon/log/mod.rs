@@ -3,13 +3,16 @@
 //!
 //! - `line`: from an event to the bytes of its line: text, JSON, or the journal's own fields
 //! - `output`: where the bytes go
+//! - `stderr`: what is said there past all that
 //!
 //! The names of fields are those of JSON and, in capitals, of the journal: an event says `oci_registry`,
 //! `oci_repository`, `oci_reference`, `oci_digest`, `upstream`, `error` where it knows them.
 
 mod line;
 mod output;
+mod stderr;
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,6 +28,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::admin::Mention;
 use line::{LastError, Lines};
 pub use output::Output;
+pub use stderr::say;
 
 /// Lines that may wait.
 const WAITING: usize = 8192;
@@ -36,13 +40,14 @@ pub struct Log {
     dropped: ErrorCounter,
     lost: Arc<AtomicU64>,
     last_error: LastError,
+    is_file: bool,
 }
 
-/// Starts logging. What waits is written when the guard is dropped, if that takes no longer than a second.
+/// Starts logging, also of threads that die. What waits is written when the guard is dropped, if that takes no longer than a second.
 pub fn start(output: Output, level: LevelFilter) -> (Arc<Log>, WorkerGuard) {
     let builder = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(WAITING).thread_name("log");
     let format = output.format();
-    let (reopen, lost) = (output.reopener(), output.lost());
+    let (reopen, lost, is_file) = (output.reopener(), output.lost(), output.is_file());
     let (queue, guard) = builder.finish(output);
     let dropped = queue.error_counter();
     let last_error = LastError::default();
@@ -52,7 +57,14 @@ pub fn start(output: Output, level: LevelFilter) -> (Arc<Log>, WorkerGuard) {
         .with(filter)
         .with(Lines::new(format, queue, last_error.clone()))
         .try_init();
-    (Arc::new(Log { filter: handle, reopen, dropped, lost, last_error }), guard)
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = std::thread::current();
+        let backtrace = Backtrace::capture();
+        let seen = backtrace.status() == BacktraceStatus::Captured;
+        let backtrace = seen.then(|| tracing::field::display(format!("{backtrace}")));
+        tracing::error!(backtrace, "thread {} {panic}", thread.name().unwrap_or("without a name"));
+    }));
+    (Arc::new(Log { filter: handle, reopen, dropped, lost, last_error, is_file }), guard)
 }
 
 /// What other crates say is of interest only when something is wrong.
@@ -69,6 +81,11 @@ impl Log {
     /// Opens the log file anew, for a program that has moved it away. Without one there is nothing to do.
     pub fn reopen(&self) -> io::Result<()> {
         (self.reopen)()
+    }
+
+    /// Whether it goes to a file of its own.
+    pub fn is_file(&self) -> bool {
+        self.is_file
     }
 
     /// Lines that were not written, since the start.

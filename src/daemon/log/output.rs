@@ -2,13 +2,13 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::line::Format;
+use super::stderr;
 use crate::config::{self, LogFormat};
 
 const JOURNAL: &str = "/run/systemd/journal/socket";
@@ -36,7 +36,7 @@ impl Output {
             return Ok(Self::new(Place::File { path: path.clone(), file }, text_or_json));
         }
         let journal = match log.format {
-            LogFormat::Auto if stderr_is_journal() => journal(Path::new(JOURNAL)),
+            LogFormat::Auto if stderr::is_journal() => journal(Path::new(JOURNAL)),
             LogFormat::Auto | LogFormat::Text | LogFormat::Json => None,
         };
         Ok(match journal {
@@ -55,6 +55,10 @@ impl Output {
 
     pub fn format(&self) -> Format {
         self.format
+    }
+
+    pub fn is_file(&self) -> bool {
+        matches!(self.place, Place::File { .. })
     }
 
     pub fn reopener(&self) -> Box<dyn Fn() -> io::Result<()> + Send + Sync> {
@@ -82,13 +86,6 @@ fn journal(path: &Path) -> Option<Place> {
     // It takes no notice of a message without a field.
     socket.send_to(&[], path).ok()?;
     Some(Place::Journal(socket, path.to_owned()))
-}
-
-/// `JOURNAL_STREAM` holds device and inode of what systemd has connected to the journal.
-fn stderr_is_journal() -> bool {
-    let Some(stream) = std::env::var_os("JOURNAL_STREAM") else { return false };
-    let stderr = std::fs::metadata("/proc/self/fd/2");
-    stderr.is_ok_and(|stderr| stream.to_str() == Some(&format!("{}:{}", stderr.dev(), stderr.ino())))
 }
 
 /// One call is one line. What fails is counted: there is nobody to tell.
