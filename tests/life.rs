@@ -106,6 +106,26 @@ fn a_second_daemon_on_the_same_cache_is_told_who_has_it() {
     assert!(!socket.exists());
 }
 
+/// A second daemon on a cache, with a port of its own; when this returns it waits for the first to go.
+fn waiting(first: &Daemon) -> (Process, SocketAddr) {
+    let addr = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let mut command = tied(BINARY);
+    command.arg("--config-file").arg(first.file()).args(["serve", "--port", &addr.port().to_string()]);
+    let mut process = Process::spawn(command, &first.dir.path().join("second.log"));
+    // Sockets come before the lock.
+    process.wait_until("it listens", || std::net::TcpStream::connect(addr).is_ok());
+    (process, addr)
+}
+
+#[test]
+fn a_second_daemon_takes_over_when_the_first_goes() {
+    let mut first = Daemon::configured("");
+    let (mut second, addr) = waiting(&first);
+    assert!(first.terminate().success());
+    second.wait_until("an answer", || get("/v2/").try_open(addr).is_some());
+    assert!(second.terminate().success());
+}
+
 #[test]
 fn what_a_command_of_root_makes_in_a_cache_belongs_to_the_owner_of_that() {
     needs!();
