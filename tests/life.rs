@@ -127,6 +127,20 @@ fn a_second_daemon_takes_over_when_the_first_goes() {
 }
 
 #[test]
+fn a_hangup_before_the_start_is_over_is_a_reload_after_it() {
+    let mut first = Daemon::configured("");
+    let (mut second, _) = waiting(&first);
+    second.signal(Signal::SIGHUP);
+    assert!(first.terminate().success());
+    second.wait_until("the reload", || second_log(&first).contains("the configuration was read anew"));
+    assert!(second.terminate().success());
+}
+
+fn second_log(first: &Daemon) -> String {
+    std::fs::read_to_string(first.dir.path().join("second.log")).unwrap_or_default()
+}
+
+#[test]
 fn what_a_command_of_root_makes_in_a_cache_belongs_to_the_owner_of_that() {
     needs!();
     let mut daemon = Daemon::prepared("");

@@ -31,6 +31,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::Group;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
@@ -73,6 +74,9 @@ pub fn serve(
     banner: impl FnOnce(&Settings, &Reached) -> String,
 ) -> Result<(), ServeError> {
     let since = Instant::now();
+    // A hangup would end us before there is who hears it. It waits until then.
+    let hangup = SigSet::from(Signal::SIGHUP);
+    hangup.thread_block().map_err(io::Error::from)?;
     let settings = &configuration.settings;
     let account = Account::find(&settings.account)?;
     let output = open_log(settings, &account)?;
@@ -85,7 +89,7 @@ pub fn serve(
         configuration.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     }
     let served =
-        opened.and_then(|opened| run(since, source, configuration, opened, log.clone(), banner));
+        opened.and_then(|opened| run(since, hangup, source, configuration, opened, log.clone(), banner));
     if let Err(error) = &served
         && log.is_file()
     {
@@ -97,6 +101,7 @@ pub fn serve(
 /// From the open log to the end.
 fn run(
     since: Instant,
+    hangup: SigSet,
     source: Source,
     configuration: Configuration,
     Privileged { account, sockets, tls }: Privileged,
@@ -186,7 +191,8 @@ fn run(
     let result = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
-        let hangup = signal(SignalKind::hangup())?;
+        let hangups = signal(SignalKind::hangup())?;
+        hangup.thread_unblock()?;
         let commanded = stop.clone();
         let mut told = async move || {
             tokio::select! {
@@ -228,7 +234,7 @@ fn run(
             if let (Some(door), Some(token)) = (sockets.network, token) {
                 tokio::spawn(admin::serve_network(door, token, desk));
             }
-            tokio::spawn(reloader.run(hangup, reloads, gauges.clone(), systemd.clone()));
+            tokio::spawn(reloader.run(hangups, reloads, gauges.clone(), systemd.clone()));
             if let Some(limit) = systemd::watchdog() {
                 tokio::spawn(watch::prove_alive(server.probe(), limit, systemd.clone()));
             }
