@@ -141,6 +141,18 @@ fn second_log(first: &Daemon) -> String {
 }
 
 #[test]
+fn it_serves_though_nobody_takes_its_banner() {
+    let mut daemon = Daemon::prepared("");
+    for output in [">/dev/full", ">&-"] {
+        let mut command = tied("sh");
+        command.args(["-c", &format!("exec \"$0\" \"$@\" {output}"), BINARY]);
+        daemon.add_arguments(&mut command);
+        daemon.start_by(command);
+        assert!(daemon.terminate().success());
+    }
+}
+
+#[test]
 fn what_a_command_of_root_makes_in_a_cache_belongs_to_the_owner_of_that() {
     needs!();
     let mut daemon = Daemon::prepared("");

@@ -24,7 +24,7 @@ mod systemd;
 mod unchecked;
 mod watch;
 
-use std::io;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -187,7 +187,9 @@ fn run(
     let worker = Worker::new(store.clone(), shutdown.clone());
     let stop = Arc::new(Notify::new());
 
-    print!("{banner}");
+    // Nobody may be reading it.
+    let mut out = io::stdout();
+    let _ = out.write_all(banner.as_bytes()).and_then(|()| out.flush());
     let result = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
