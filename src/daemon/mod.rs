@@ -238,7 +238,8 @@ fn run(
             }
             tokio::spawn(reloader.run(hangups, reloads, gauges.clone(), systemd.clone()));
             if let Some(limit) = systemd::watchdog() {
-                tokio::spawn(watch::prove_alive(server.probe(), limit, systemd.clone()));
+                let probing = watch::prove_alive(server.probe(), limit, systemd.clone(), shutdown.clone());
+                tokio::spawn(probing);
             }
             if let Some(preload) = preload {
                 let left = match mode {

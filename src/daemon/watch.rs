@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use jiff::Timestamp;
 use tokio::runtime::Handle;
+use tokio::sync::watch as channel;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::care::{Care, Round};
@@ -219,14 +220,28 @@ pub async fn describe(gauges: Arc<Gauges>, systemd: Systemd) {
 }
 
 /// Tells systemd that we live as often as it wants to hear it within `limit`: each time after every serving
-/// thread has answered a request. When one does not, systemd hears nothing, and ends us.
-pub async fn prove_alive(probe: Probe, limit: Duration, systemd: Systemd) {
+/// thread has answered a request. When one does not, systemd hears nothing, and ends us. Once we end ourselves, threads
+/// stop answering in good order.
+pub async fn prove_alive(
+    probe: Probe,
+    limit: Duration,
+    systemd: Systemd,
+    mut shutdown: channel::Receiver<bool>,
+) {
     let period = limit / 3;
     let mut ticks = interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        ticks.tick().await;
-        match timeout(period, probe.answered()).await {
+        let answered = async {
+            ticks.tick().await;
+            timeout(period, probe.answered()).await
+        };
+        let answered = tokio::select! {
+            biased;
+            _ = shutdown.wait_for(|ending| *ending) => return,
+            answered = answered => answered,
+        };
+        match answered {
             Ok(Ok(())) => systemd.tell(News::Alive),
             Ok(Err(error)) => tracing::error!(%error, "a serving thread answers no requests"),
             Err(_) => tracing::error!("a serving thread has not answered for {period:?}"),

@@ -39,7 +39,16 @@ pub enum Order {
     /// End when what runs is done.
     Finish,
     /// End now.
-    Cut,
+    Cut(Cut),
+}
+
+/// Why a connection is cut off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Cut {
+    #[error("the client was too slow")]
+    TooSlow,
+    #[error("the daemon ended")]
+    Ending,
 }
 
 /// What is waited for while no request runs.
@@ -64,6 +73,7 @@ pub struct Activity {
     /// The client does not take what was written.
     blocked: Cell<bool>,
     order: Cell<Option<Order>>,
+    cut: Cell<Option<Cut>>,
     waiting: RefCell<Option<Waker>>,
 }
 
@@ -78,6 +88,7 @@ impl Activity {
             owed: Cell::new(0),
             blocked: Cell::new(false),
             order: Cell::new(None),
+            cut: Cell::new(None),
             waiting: RefCell::new(None),
         })
     }
@@ -120,17 +131,18 @@ impl Activity {
 
     /// What is to be done about it now, if anything.
     pub fn overdue(&self, patience: &Patience) -> Option<Order> {
+        let cut = Order::Cut(Cut::TooSlow);
         let (limit, order) = match self.phase.get() {
-            _ if self.blocked.get() => (patience.stall, Order::Cut),
+            _ if self.blocked.get() => (patience.stall, cut),
             _ if self.owed.get() > 0 => return None,
-            _ if self.requests.get() > 0 => (patience.stall, Order::Cut),
-            Phase::Handshake => (patience.handshake, Order::Cut),
-            Phase::Head => (patience.head, Order::Cut),
+            _ if self.requests.get() > 0 => (patience.stall, cut),
+            Phase::Handshake => (patience.handshake, cut),
+            Phase::Head => (patience.head, cut),
             Phase::Idle if self.http2.get() => (patience.idle_http2, Order::Finish),
             Phase::Idle => (patience.idle, Order::Finish),
         };
         let age = self.clock.get() - self.since.get();
-        (age > limit).then(|| if age > limit + FINISH { Order::Cut } else { order })
+        (age > limit).then(|| if age > limit + FINISH { cut } else { order })
     }
 
     pub fn order(&self, order: Order) {
@@ -138,6 +150,11 @@ impl Activity {
         if let Some(waker) = self.waiting.take() {
             waker.wake();
         }
+    }
+
+    /// What runs is cut off, and may say why.
+    pub fn cut_off(&self, why: Cut) {
+        self.cut.set(Some(why));
     }
 
     /// Waits for the next order.
@@ -168,6 +185,11 @@ impl Exchange {
         activity.owed.set(activity.owed.get() + 1);
         activity.enter(Phase::Idle);
         Self { activity, owed: true }
+    }
+
+    /// Why it is cut off, if it is.
+    pub fn cut(&self) -> Option<Cut> {
+        self.activity.cut.get()
     }
 
     /// Whether the client waits for us.
@@ -206,7 +228,7 @@ mod tests {
         assert_eq!(later(&activity, 10_000), None);
         exchange.owe(false);
         assert_eq!(later(&activity, AMPLE.stall), None);
-        assert_eq!(later(&activity, 1), Some(Order::Cut));
+        assert_eq!(later(&activity, 1), Some(Order::Cut(Cut::TooSlow)));
         exchange.owe(true);
         assert_eq!(later(&activity, 10_000), None);
     }
@@ -217,7 +239,7 @@ mod tests {
         drop(Exchange::begin(activity.clone()));
         assert_eq!(later(&activity, AMPLE.idle), None);
         assert_eq!(later(&activity, 1), Some(Order::Finish));
-        assert_eq!(later(&activity, FINISH), Some(Order::Cut));
+        assert_eq!(later(&activity, FINISH), Some(Order::Cut(Cut::TooSlow)));
     }
 
     #[test]

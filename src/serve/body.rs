@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
+use super::activity::Cut;
 use super::counters::Counted;
 use super::multipart::{Multipart, Piece};
 use super::request_log::Entry;
@@ -117,6 +118,15 @@ impl Body {
             counted.sent(bytes.len() as u64, self.is_content);
         }
         Poll::Ready(Some(Ok(Frame::data(bytes))))
+    }
+
+    /// It is dropped before its end.
+    pub fn cut_off(&mut self, why: Cut) {
+        if self.left > 0
+            && let Some(log) = &mut self.log
+        {
+            log.cut.get_or_insert_with(|| why.to_string());
+        }
     }
 
     fn cut(&mut self, error: PullError) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {

@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Request, Uri};
 use http_body::{Frame, SizeHint};
@@ -21,6 +22,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::activity::{Activity, Exchange, Order};
+use super::body::{Body, CutShort};
 use super::listener::{Connection, Peer};
 use super::protocol::{PLAIN_HERE, Protocol, TLS_HERE, bad_request};
 use super::request_log::Entry;
@@ -105,7 +107,7 @@ async fn beginning<T>(activity: &Activity, work: impl Future<Output = T>) -> Opt
         done = &mut work => return Some(done),
         order = activity.ordered() => order,
     };
-    if order == Order::Cut {
+    if matches!(order, Order::Cut(_)) {
         return None;
     }
     let done = tokio::time::timeout(FIRST_REQUEST, work).await.ok()?;
@@ -213,7 +215,10 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
             }
             order = activity.ordered() => match order {
                 Order::Finish => finish(connection.as_mut()),
-                Order::Cut => return tracing::debug!(%client, "connection was too slow"),
+                Order::Cut(why) => {
+                    activity.cut_off(why);
+                    return tracing::debug!(%client, "connection cut off: {why}");
+                }
             },
         }
     }
@@ -225,7 +230,7 @@ async fn answer(
     responder: Arc<Responder>,
     exchange: Exchange,
     place: Option<OwnedSemaphorePermit>,
-) -> Result<http::Response<Watched<super::body::Body>>, Infallible> {
+) -> Result<http::Response<Watched>, Infallible> {
     let request = in_origin_form(request);
     let counted = (client != Peer::Probe).then(|| responder.counters.request());
     let log = Entry::of(&request, client);
@@ -246,20 +251,28 @@ fn in_origin_form<B>(mut request: Request<B>) -> Request<B> {
 }
 
 /// A body that notes who waits for whom.
-struct Watched<B> {
-    body: B,
+struct Watched {
+    body: Body,
     exchange: Exchange,
     _place: Option<OwnedSemaphorePermit>,
 }
 
-impl<B: http_body::Body + Unpin> http_body::Body for Watched<B> {
-    type Data = B::Data;
-    type Error = B::Error;
+impl Drop for Watched {
+    fn drop(&mut self) {
+        if let Some(why) = self.exchange.cut() {
+            self.body.cut_off(why);
+        }
+    }
+}
+
+impl http_body::Body for Watched {
+    type Data = Bytes;
+    type Error = CutShort;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
         let frame = Pin::new(&mut self.body).poll_frame(context);
         self.exchange.owe(frame.is_pending());
         frame

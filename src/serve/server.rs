@@ -12,9 +12,9 @@ use arc_swap::ArcSwapOption;
 use rustls::ServerConfig;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::LocalSet;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
-use super::activity::{AMPLE, Activity, Clock, Order, SCARCE};
+use super::activity::{AMPLE, Activity, Clock, Cut, Order, SCARCE};
 use super::connection::{self, Common};
 use super::limits;
 use super::listener::{AsyncListener, Connection, Listener};
@@ -32,6 +32,9 @@ const TICK: Duration = Duration::from_secs(1);
 
 /// Running responses get so long when the daemon ends.
 const DRAIN: Duration = Duration::from_secs(10);
+
+/// Then they are closed, in good order where that takes no longer.
+const CLOSE: Duration = Duration::from_secs(1);
 
 /// Threads that serve, fed by [`accept`](Server::accept).
 pub struct Server {
@@ -225,10 +228,15 @@ pub async fn serve(
     for activity in &connections {
         activity.order(Order::Finish);
     }
-    let idle = async {
+    let all_ended = async || {
         while connections.iter().any(|activity| Rc::strong_count(activity) > 1) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    let _ = tokio::time::timeout(DRAIN, idle).await;
+    if timeout(DRAIN, all_ended()).await.is_err() {
+        for activity in &connections {
+            activity.order(Order::Cut(Cut::Ending));
+        }
+        let _ = timeout(CLOSE, all_ended()).await;
+    }
 }
