@@ -13,7 +13,7 @@ use std::process::Command;
 use support::daemon::{BINARY, Daemon, entry};
 use support::layout::*;
 use support::process::{PATIENCE, Process, eventually, tied};
-use support::upstream::Upstream;
+use support::upstream::{Fault, Upstream};
 
 /// The daemon's command where its standard error is the journal, and the journal is `socket`.
 fn journaled(daemon: &Daemon, socket: &std::path::Path) -> Command {
@@ -90,8 +90,16 @@ fn receive(journal: &UnixDatagram) -> HashMap<String, String> {
 #[test]
 fn an_admin_finds_requests_and_failures_by_their_fields() {
     needs!("unshare");
-    let upstream = Upstream::start(Layout::of("library/app", "1", &Image::small(1)));
-    let mut daemon = Daemon::prepared(&entry("docker.io", &upstream));
+    let (image, other) = (Image::small(1), Image::small(2));
+    let mut layout = Layout::of("library/app", "1", &image);
+    layout.add("library/app", "latest", &image);
+    layout.add("library/app", "other", &other);
+    let upstream = Upstream::start(layout);
+    let mut daemon = Daemon::prepared(&format!(
+        "always_pull_latest = true\nprefetch = \"none\"\n{}",
+        entry("docker.io", &upstream)
+    ));
+    daemon.options(&["--log-level", "debug"]);
     let path = daemon.dir.path().join("journal");
     let journal = UnixDatagram::bind(&path).unwrap();
     journal.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -106,6 +114,9 @@ fn an_admin_finds_requests_and_failures_by_their_fields() {
             return message;
         }
     };
+    let host = upstream.addr.to_string();
+    let pulling = find("MESSAGE", "pulling manifest from upstream: \"docker.io/library/app:1\"");
+    assert_eq!((&*pulling["UPSTREAM"], &*pulling["PRIORITY"]), (&*host, "6"));
     let request = find("CACHE", "miss");
     let target = "GET:/v2/library/app/manifests/1?ns=docker.io";
     for (name, value) in [
@@ -115,6 +126,7 @@ fn an_admin_finds_requests_and_failures_by_their_fields() {
         ("OCI_DIGEST", &digest),
         ("CLIENT", "127.0.0.1"),
         ("STATUS", "200"),
+        ("UPSTREAM", &host),
         ("PRIORITY", "6"),
         ("SYSLOG_IDENTIFIER", "ociregistry"),
     ] {
@@ -124,17 +136,39 @@ fn an_admin_finds_requests_and_failures_by_their_fields() {
     for name in ["BYTES", "DURATION_MS", "REQUEST_ID"] {
         assert!(request.contains_key(name), "{name} {request:#?}");
     }
-    upstream.change(|layout| *layout = Layout::new());
-    upstream.fault("/manifests/", .., support::upstream::Fault::Status(500));
+    daemon.get("/v2/library/app/manifests/1?ns=docker.io").is(200);
+    let request = find("CACHE", "hit");
+    assert_eq!((&*request["PRIORITY"], request.get("UPSTREAM")), ("6", None));
+    let latest = "/v2/library/app/manifests/latest?ns=docker.io";
+    daemon.get(latest).is(200);
+    // Only a whole image is served stale.
+    for blob in image.blobs() {
+        daemon.get(&support::cache::blob("library/app", &blob.digest)).is(200);
+    }
+    upstream.fault("/manifests/", .., Fault::Status(500));
     let id =
         daemon.get("/v2/library/app/manifests/2?ns=docker.io").header("x-request-id").unwrap().to_owned();
+    let pulling = find("OCI_REFERENCE", "2");
+    assert_eq!(pulling["UPSTREAM"], host);
+    let again = find("UPSTREAM", &host);
+    assert!(again["MESSAGE"].starts_with("asking again: "), "{again:#?}");
+    assert_eq!(again["PRIORITY"], "7");
     let failure = find("PRIORITY", "4");
-    assert_eq!(failure["OCI_REFERENCE"], "2");
-    assert_eq!(failure["UPSTREAM"], upstream.addr.to_string());
+    assert_eq!((&*failure["OCI_REFERENCE"], &*failure["UPSTREAM"]), ("2", &*host));
     assert!(failure["ERROR"].contains("500"), "{failure:#?}");
     let request = find("STATUS", "502");
     assert_eq!(request["REQUEST_ID"], id);
     assert!(request["ERROR"].contains("500"), "{request:#?}");
+    daemon.get(latest).is(200);
+    let request = find("CACHE", "stale");
+    assert_eq!((&*request["STATUS"], &*request["OCI_REFERENCE"]), ("200", "latest"));
+    // What is wrong in earnest.
+    upstream.fault("/blobs/", .., Fault::Flip(5));
+    let digest = &other.layers[0].digest;
+    daemon.get(&support::cache::blob("library/app", digest));
+    let wrong = find("PRIORITY", "3");
+    assert_eq!((&*wrong["OCI_REPOSITORY"], &*wrong["OCI_REFERENCE"]), ("library/app", &**digest));
+    assert!(wrong["ERROR"].contains("upstream sent"), "{wrong:#?}");
     // Nothing of it went to the standard error.
     assert!(!daemon.log().contains("status="), "{}", daemon.log());
 }

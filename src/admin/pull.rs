@@ -11,7 +11,7 @@ use super::answer::{Body, Cause, Complaint, LINES, Line, lines};
 use super::words;
 use super::work::{Asker, read};
 use crate::oci::Image;
-use crate::pull::{self, Platforms, Pull, PullError, Refreshed, Step, Warmed};
+use crate::pull::{self, Platforms, Pull, PullError, Refreshed, Step, Warmed, log_image};
 
 /// One image, to be fetched whole. The answer tells each [`Step`], then what it came to: [`Warmed`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,7 +85,9 @@ async fn tell(
     let (warmed, ()) = tokio::join!(work, pass_on);
     let line = match warmed {
         Ok(warmed) => {
-            tracing::info!(
+            log_image!(
+                info,
+                request.image,
                 "by {asker}: pulled \"{}\", {} fetched",
                 request.image,
                 words::Bytes(warmed.fetched)

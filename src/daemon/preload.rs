@@ -9,7 +9,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::admin::words::Bytes;
 use crate::oci::Image;
-use crate::pull::{Cause, IMAGES_AT_ONCE, Platforms, Pull, WarmError, Warmed};
+use crate::pull::{Cause, IMAGES_AT_ONCE, Platforms, Pull, WarmError, Warmed, log_image};
 use crate::store::Store;
 use crate::store::care::PinAction;
 
@@ -73,7 +73,7 @@ impl Preload {
             let mut underway = Underway::new(self.pull.clone(), std::mem::take(&mut left));
             while let Some((image, end)) = underway.next().await {
                 if let Err(error) = end {
-                    tracing::debug!(%error, "cannot preload \"{image}\" yet");
+                    log_image!(debug, image, error = %error, "cannot preload \"{image}\" yet");
                     left.extend((error.cause() != Cause::Missing).then_some(image));
                 }
             }
@@ -108,7 +108,7 @@ impl Underway {
             match self.tasks.join_next().await? {
                 Ok((image, end)) => {
                     if let Ok(warmed) = &end {
-                        tracing::info!("preloaded \"{image}\", {} fetched", Bytes(warmed.fetched));
+                        log_image!(info, image, "preloaded \"{image}\", {} fetched", Bytes(warmed.fetched));
                     }
                     return Some((image, end));
                 }
@@ -146,11 +146,5 @@ fn downloads(pull: &Pull) -> String {
 }
 
 fn log_failure(image: &Image, error: &WarmError) {
-    tracing::error!(
-        error = %error,
-        oci_registry = %image.name.registry,
-        oci_repository = %image.name.repository,
-        oci_reference = %image.reference,
-        "cannot preload \"{image}\""
-    );
+    log_image!(error, image, error = %error, "cannot preload \"{image}\"");
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
 
+use super::failures::log_name;
 use super::flight::{Seat, State};
 use super::passage::Detour;
 use super::reader::{Reader, Relay, Source};
@@ -166,7 +167,9 @@ impl Pull {
         match self.stored(name, digest).await {
             Ok(Some((file, size))) => return Ok(Where::Stored(file, size)),
             Ok(None) => {}
-            Err(error) => tracing::error!("{error}: fetching it anew"),
+            Err(error) => {
+                log_name!(error, name, oci_digest = %digest, error = %error, "fetching a blob anew")
+            }
         }
         let image = Image { name: name.clone(), reference: Reference::Digest(*digest) };
         if self.store.reference(&image).is_some() {

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::failures::log_failure;
+use super::failures::{log_failure, log_name};
 use super::flight::{Flight, State};
 use super::sink::Sink;
 use super::slots::{Slots, Weight};
@@ -205,9 +205,13 @@ impl Pull {
 
     fn note_failure(&self, name: &Name, digest: Digest, error: &PullError) {
         match error {
-            PullError::Paused => tracing::info!("paused download of {name}@{digest}: nobody waits for it"),
+            PullError::Paused => {
+                log_name!(info, name, oci_digest = %digest, "paused download of {name}@{digest}: nobody waits for it");
+            }
             // The store has said what is wrong with its disk.
-            PullError::Store(_) => tracing::debug!("not keeping {name}@{digest}: {error}"),
+            PullError::Store(_) => {
+                log_name!(debug, name, oci_digest = %digest, error = %error, "not keeping {name}@{digest}");
+            }
             PullError::Upstream(UpstreamError::NotFound { .. }) => {
                 let image = Image { name: name.clone(), reference: Reference::Digest(digest) };
                 self.not_found.insert(What::Blob(image), Instant::now());

@@ -30,18 +30,21 @@ macro_rules! log_failure {
 }
 pub(super) use log_failure;
 
-/// Logs what was done for an image, likewise.
+/// Logs what was done for an image, likewise; more fields may stand before the message.
 macro_rules! log_image {
-    ($image:expr, $($message:tt)+) => {
-        tracing::info!(
-            oci_registry = %$image.name.registry,
-            oci_repository = %$image.name.repository,
-            oci_reference = %$image.reference,
-            $($message)+
-        )
+    ($level:ident, $image:expr, $($rest:tt)+) => {
+        $crate::pull::log_name!($level, $image.name, oci_reference = %$image.reference, $($rest)+)
     };
 }
-pub(super) use log_image;
+pub(crate) use log_image;
+
+/// The same for a repository, or what is in it.
+macro_rules! log_name {
+    ($level:ident, $name:expr, $($rest:tt)+) => {
+        tracing::$level!(oci_registry = %$name.registry, oci_repository = %$name.repository, $($rest)+)
+    };
+}
+pub(crate) use log_name;
 
 /// Those of late.
 #[derive(Default)]
@@ -59,7 +62,15 @@ struct Kind {
     since: Instant,
     /// Not logged.
     more: u64,
-    last: String,
+    last: Last,
+}
+
+/// The last of those that were not logged.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Last {
+    pub what: String,
+    pub error: String,
+    pub upstream: Option<String>,
 }
 
 /// What was not logged one by one.
@@ -68,7 +79,7 @@ pub struct Sum {
     /// None for those of registries too many to tell apart.
     pub registry: Option<Registry>,
     pub more: u64,
-    pub last: String,
+    pub last: Last,
 }
 
 impl Failures {
@@ -94,7 +105,7 @@ impl Failures {
     fn note(&self, registry: &Registry, what: &str, error: &PullError) -> bool {
         let mut recent = self.lock();
         let text = format!("{what}: {error}");
-        recent.last = Some((SystemTime::now(), text.clone()));
+        recent.last = Some((SystemTime::now(), text));
         let mut key = (Some(registry.clone()), error.cause());
         if recent.kinds.len() >= KINDS && !recent.kinds.contains_key(&key) {
             key.0 = None;
@@ -102,11 +113,12 @@ impl Failures {
         match recent.kinds.get_mut(&key) {
             Some(kind) => {
                 kind.more += 1;
-                kind.last = text;
+                let upstream = error.upstream().map(str::to_owned);
+                kind.last = Last { what: what.to_owned(), error: error.to_string(), upstream };
                 false
             }
             None => {
-                recent.kinds.insert(key, Kind { since: Instant::now(), more: 0, last: String::new() });
+                recent.kinds.insert(key, Kind { since: Instant::now(), more: 0, last: Last::default() });
                 true
             }
         }
@@ -140,8 +152,14 @@ impl Failures {
         loop {
             tokio::time::sleep(TOGETHER / 12).await;
             for Sum { registry, more, last } in self.sums(Instant::now()) {
-                let registry = registry.as_ref().map(Registry::as_str);
-                tracing::warn!(oci_registry = registry, repeated = more, "and {more} more of: {last}");
+                tracing::warn!(
+                    error = %last.error,
+                    oci_registry = registry.as_ref().map(Registry::as_str),
+                    upstream = last.upstream,
+                    repeated = more,
+                    "and {more} more of: {}",
+                    last.what
+                );
             }
         }
     }
@@ -167,7 +185,12 @@ mod tests {
         assert!(failures.note(&registry, "another kind", &PullError::TooLate));
         assert!(failures.note(&other, "another registry", &unavailable()));
         assert!(failures.sums(begun).is_empty());
-        let sum = Sum { registry: Some(registry.clone()), more: 2, last: "three: a.b: gone".to_owned() };
+        let last = Last {
+            what: "three".to_owned(),
+            error: unavailable().to_string(),
+            upstream: Some("a.b".to_owned()),
+        };
+        let sum = Sum { registry: Some(registry.clone()), more: 2, last };
         assert_eq!(failures.sums(begun + TOGETHER * 2), [sum]);
         // Others were forgotten, this one goes on for another minute.
         assert!(failures.note(&other, "another registry", &unavailable()));

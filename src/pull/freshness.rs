@@ -154,7 +154,7 @@ impl Pull {
     /// What upstream no longer has, we forget. Gives the error back.
     pub(super) async fn gone(&self, image: &Image, error: PullError) -> PullError {
         if error.cause() == Cause::Missing {
-            log_image!(image, "upstream no longer has \"{image}\": forgotten");
+            log_image!(info, image, "upstream no longer has \"{image}\": forgotten");
             self.store.forget(image).await;
         }
         error

@@ -44,7 +44,7 @@ impl Pull {
         self.count(found.origin);
         self.store.touch(image, &found.record);
         if found.origin == Origin::Hit {
-            log_image!(image, "serving manifest from cache: \"{image}\"");
+            log_image!(info, image, "serving manifest from cache: \"{image}\"");
         }
         if want == Want::Body {
             self.prefetch(image, &found);
@@ -114,12 +114,12 @@ impl Pull {
     }
 
     async fn fetch_once(&self, image: &Image) -> Result<Found, PullError> {
-        log_image!(image, "pulling manifest from upstream: \"{image}\"");
         let slots = self.slots(&image.name);
         let place = tokio::time::timeout(ANSWER_WITHIN, slots.manifests.acquire()).await;
         // It is never closed.
         let _place = place.map_err(|_| PullError::TooLate)?.map_err(|_| PullError::Lost)?;
         let upstream = self.upstream(&image.name.registry);
+        log_image!(info, image, upstream = upstream.host(), "pulling manifest from upstream: \"{image}\"");
         let fetched = upstream.manifest(&image.name.repository, &image.reference).await?;
         let media_type = fetched.manifest.media_type.clone();
         let size = fetched.bytes.len() as u64;

@@ -37,6 +37,7 @@ use tokio::sync::Semaphore;
 
 pub use blob::Blob;
 pub use error::{Cause, PullError};
+pub(crate) use failures::{log_image, log_name};
 pub use flight::Underway;
 pub use manifest::Found;
 pub use reader::{Chunk, Reader};
@@ -200,6 +201,11 @@ impl Pull {
 
     fn upstream(&self, registry: &Registry) -> Arc<Upstream> {
         self.upstreams.load().get(registry)
+    }
+
+    /// The host that a registry's content comes from.
+    pub fn host(&self, registry: &Registry) -> String {
+        self.upstream(registry).host().to_owned()
     }
 
     /// The downloads under way, those that wait for their turn included.

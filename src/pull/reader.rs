@@ -11,6 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::timeout;
 
 use super::PullError;
+use super::failures::log_name;
 use super::flight::{Seat, State};
 use super::passage::{Detour, Passage};
 use crate::upstream::UpstreamError;
@@ -135,7 +136,8 @@ impl Reader {
     async fn astray(&mut self, error: PullError) -> Result<(), PullError> {
         match (&self.source, &self.detour) {
             (Source::Flight(_) | Source::Relay(..), Some(detour)) => {
-                tracing::debug!("passing on {}@{}: {error}", detour.name, detour.digest);
+                let (name, digest) = (&detour.name, &detour.digest);
+                log_name!(debug, name, oci_digest = %digest, error = %error, "passing on {name}@{digest}");
                 self.source = Source::Passage(detour.start(self.offset, self.end, None));
                 Ok(())
             }

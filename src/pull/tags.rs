@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
 
+use super::failures::{log_failure, log_name};
 use super::freshness::SLOW_FOR;
 use super::manifest::in_time;
 use super::shared::{Telling, run_while_wanted};
@@ -170,7 +171,7 @@ impl Pull {
             }
             Err(error) if error.cause() == Cause::Missing => {
                 self.not_found.insert(What::Tags(name.clone()), Instant::now());
-                tracing::info!("no tags of \"{name}\": {error}");
+                log_failure!(info, name, "", error, "no tags of \"{name}\"");
             }
             Err(error) => {
                 self.unlisted.insert(name.clone(), (error.clone(), Instant::now()));
@@ -186,8 +187,9 @@ impl Pull {
         mut turn: Turn,
         telling: &Telling<Name, Listing>,
     ) -> Result<Arc<Kept<TagList>>, PullError> {
-        tracing::info!("listing tags of upstream: \"{name}\"");
-        let mut pages = self.upstream(&name.registry).tags(&name.repository)?;
+        let upstream = self.upstream(&name.registry);
+        log_name!(info, name, upstream = upstream.host(), "listing tags of upstream: \"{name}\"");
+        let mut pages = upstream.tags(&name.repository)?;
         let mut whole = GrowingTags::default();
         while let Some(page) = pages.next().await? {
             turn.grow(page.len())?;
@@ -217,7 +219,7 @@ impl Pull {
         match error.cause() {
             Cause::Missing => {
                 if stale.is_some() {
-                    tracing::info!("upstream no longer has tags of \"{name}\": forgotten");
+                    log_name!(info, name, "upstream no longer has tags of \"{name}\": forgotten");
                     self.store.forget_tag_list(name).await;
                 }
                 return Err(error);

@@ -9,7 +9,7 @@ use http::{HeaderValue, Method, Request, Uri, header};
 
 use super::listener::Peer;
 use super::route::Endpoint;
-use crate::oci::{Image, Name};
+use crate::oci::Name;
 
 /// What is known of a request when its line is written: as it is dropped, so a client that hangs up is seen too.
 pub struct Entry {
@@ -23,6 +23,8 @@ pub struct Entry {
     pub bytes: u64,
     /// hit, miss, stale; none where nothing was looked up.
     pub cache: Option<&'static str>,
+    /// Where what we did not have came from.
+    pub upstream: Option<String>,
     /// What was asked for, once that was understood.
     pub endpoint: Option<Endpoint>,
     /// Of what was answered with.
@@ -70,6 +72,7 @@ impl Entry {
             status: 0,
             bytes: 0,
             cache: None,
+            upstream: None,
             endpoint: None,
             digest: None,
             error: None,
@@ -95,11 +98,10 @@ impl Drop for Entry {
         let latency = self.begun.elapsed();
         let plain = tracing::field::display(host);
         let host: &dyn tracing::Value = if is_plain(host) { &plain } else { &host.as_str() };
-        let (name, reference) = match &self.endpoint {
-            Some(Endpoint::Manifest(Image { name, reference })) => (Some(name), Some(reference)),
-            Some(Endpoint::Blob(name, _) | Endpoint::Tags { name, .. }) => (Some(name), None),
-            Some(Endpoint::Referrers { subject, .. }) => (Some(&subject.name), None),
-            Some(Endpoint::Base) | None => (None, None),
+        let name = self.endpoint.as_ref().and_then(Endpoint::name);
+        let reference = match &self.endpoint {
+            Some(Endpoint::Manifest(image)) => Some(&image.reference),
+            _ => None,
         };
         let told = self.digest.as_ref().and_then(|digest| digest.to_str().ok());
         let digest: Option<&dyn fmt::Display> = match &self.endpoint {
@@ -117,6 +119,7 @@ impl Drop for Entry {
             cache = self.cache.map(tracing::field::display),
             error = self.error.as_deref(),
             cut = self.cut.as_deref(),
+            upstream = self.upstream.as_deref(),
             oci_registry = name.map(|name: &Name| name.registry.as_str()),
             oci_repository = name.map(|name: &Name| name.repository.as_str()),
             oci_reference = reference.map(tracing::field::display),

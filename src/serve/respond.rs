@@ -83,6 +83,10 @@ impl Responder {
         if let Some(log) = &mut log {
             log.status = response.status().as_u16();
             log.cache = origin.map(Origin::as_str);
+            if origin == Some(Origin::Miss) {
+                let name = log.endpoint.as_ref().and_then(Endpoint::name);
+                log.upstream = name.map(|name| self.pull.host(&name.registry));
+            }
             log.digest = response.headers().get(CONTENT_DIGEST).cloned();
         }
         if request.method() == Method::HEAD {

@@ -28,6 +28,18 @@ pub enum Endpoint {
     },
 }
 
+impl Endpoint {
+    /// The repository that it is in.
+    pub fn name(&self) -> Option<&Name> {
+        match self {
+            Self::Base => None,
+            Self::Manifest(image) => Some(&image.name),
+            Self::Blob(name, _) | Self::Tags { name, .. } => Some(name),
+            Self::Referrers { subject, .. } => Some(&subject.name),
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
     pub endpoint: Endpoint,

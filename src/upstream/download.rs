@@ -173,7 +173,14 @@ impl Download {
         let ours = PAUSE * 2_u32.saturating_pow(self.fruitless.min(16));
         let resume_at = failure.pause(ours).map(|pause| now + pause).filter(|then| *then < give_up);
         let Some(resume_at) = resume_at else { return Err(failure.error) };
-        tracing::debug!(error = %failure.error, position = self.position, "resuming a download");
+        tracing::debug!(
+            error = %failure.error,
+            oci_repository = %self.repository,
+            upstream = %self.session.host,
+            url = %self.url.path(),
+            position = self.position,
+            "resuming a download"
+        );
         self.fruitless += 1;
         self.resume_at = resume_at;
         Ok(())

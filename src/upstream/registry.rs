@@ -49,6 +49,14 @@ impl Upstream {
         &self.policy
     }
 
+    /// Where it is, with its port where that is another than the scheme's.
+    pub fn host(&self) -> &str {
+        match &self.session {
+            Ok(session) => &session.host,
+            Err(error) => error.host(),
+        }
+    }
+
     /// Asks what a tag stands for now: once, and `limit` bounds it with all its redirects and tokens.
     pub async fn head(
         &self,

@@ -122,7 +122,7 @@ impl Attempts {
         let Some(pause) = pause.filter(|pause| Instant::now() + *pause < self.deadline) else {
             return Err(failure.error);
         };
-        tracing::debug!(error = %failure.error, ?pause, "asking again");
+        tracing::debug!(error = %failure.error, upstream = failure.error.host(), ?pause, "asking again");
         sleep(pause).await;
         Ok(())
     }

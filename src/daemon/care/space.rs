@@ -8,6 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::full::FullDisk;
 use super::{AFTER_START, Shared};
 use crate::config::{PruneBy, PruneSettings};
+use crate::pull::log_image;
 use crate::store::care::{CareError, PruneReport, PruneRequest};
 
 /// Between two looks at the free space; a look asks the kernel, not the disk.
@@ -133,6 +134,6 @@ fn round(shared: &Shared, prune: &PruneSettings, due: bool) -> Result<bool, Care
 
 fn prune_by(shared: &Shared, prune: &PruneSettings, request: PruneRequest) -> Result<PruneReport, CareError> {
     let request = PruneRequest { count: prune.count, dry_run: prune.dry_run, spare_recent: true, ..request };
-    let mut tell = |image: &crate::oci::Image| tracing::debug!("pruned \"{image}\"");
+    let mut tell = |image: &crate::oci::Image| log_image!(debug, image, "pruned \"{image}\"");
     shared.paced(|pace| shared.store.prune(&request, &pace, &mut tell))
 }

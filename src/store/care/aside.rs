@@ -35,14 +35,14 @@ impl Store {
                 }
                 // It is kept for a day from now on, not from when it was written.
                 crate::store::touch::set_mtime(&aside);
-                tracing::error!(path = %path.display(), aside = %aside.display(), "{why}: put aside");
+                tracing::error!(oci_digest = %digest, path = %path.display(), aside = %aside.display(), "{why}: put aside");
                 true
             }
             Ok(None) => false,
             Err(error) if error.kind() == ErrorKind::NotFound => false,
             Err(error) => {
                 let error = StoreError::on("put aside", &path)(error);
-                tracing::error!("{why}; {error}");
+                tracing::error!(oci_digest = %digest, %error, "{why}");
                 if let (Kind::Blob, Some(data)) = (kind, file.and_then(|file| file.metadata().ok())) {
                     self.shunned.insert(*digest, data.ino());
                 }
