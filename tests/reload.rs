@@ -141,7 +141,7 @@ fn what_needs_a_restart_is_named_until_there_is_one() {
 }
 
 #[test]
-fn a_changed_secret_is_used_and_not_shown() {
+fn a_changed_secret_is_named_and_not_shown() {
     let upstream = Upstream::start(Layout::of("library/app", "1", &Image::small(1)));
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("password");
