@@ -324,20 +324,37 @@ fn root_is_told_what_is_missing_for_it_to_become_another() {
     assert_eq!(std::fs::metadata(daemon.images()).unwrap().uid(), 0);
 }
 
-#[test]
-fn a_folder_that_the_unit_keeps_from_us_comes_with_what_mends_it() {
-    needs!("unshare");
+/// What a service says that may not write to /mnt/images, which `script` makes ready.
+fn said_of_mnt(script: &str, user: &str) -> String {
     let daemon = Daemon::prepared("");
     let manager = Manager::listen(daemon.dir.path());
     let mut command = tied("unshare");
     let port = free_port().to_string();
-    // To a service, what its unit protects is a read-only file system.
-    let script = "mount -t tmpfs -o ro none /mnt && exec \"$0\" --image-path /mnt/images serve --user root --port \"$1\"";
-    command.args(["--mount", "sh", "-c", script, BINARY, &port]);
+    let script =
+        format!("{script} && exec \"$0\" --image-path /mnt/images serve --user {user} --port \"$1\"");
+    command.args(["--mount", "sh", "-c", &script, BINARY, &port]);
     manager.manage(&mut command);
     let output = support::process::run(command);
     assert_eq!(output.status.code(), Some(71));
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert!(error.contains("systemctl edit ociregistry"), "{error}");
-    assert!(error.trim_end().ends_with("[Service]\nReadWritePaths=/mnt/images"), "{error}");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn a_folder_that_the_unit_keeps_from_us_comes_with_what_mends_it() {
+    needs!("unshare");
+    // To a service, what its unit protects is a read-only file system.
+    let missing = said_of_mnt("mount -t tmpfs -o ro none /mnt", "root");
+    assert!(missing.contains("\ninstall -d -o root -g root -m 750 /mnt/images\n"), "{missing}");
+    assert!(missing.contains("systemctl edit ociregistry"), "{missing}");
+    assert!(missing.trim_end().ends_with("[Service]\nReadWritePaths=/mnt/images"), "{missing}");
+
+    let others = "mount -t tmpfs none /mnt && mkdir /mnt/images && mount -o remount,bind,ro /mnt";
+    let others = said_of_mnt(others, "nobody --group nogroup");
+    assert!(others.contains("\nchown -R nobody:nogroup /mnt/images\n"), "{others}");
+    assert!(others.trim_end().ends_with("[Service]\nReadWritePaths=/mnt/images"), "{others}");
+
+    let ours = "mount -t tmpfs none /mnt && mkdir /mnt/images && mount -o remount,bind,ro /mnt";
+    let ours = said_of_mnt(ours, "root");
+    assert!(!ours.contains("install -d") && !ours.contains("chown"), "{ours}");
+    assert!(ours.trim_end().ends_with("[Service]\nReadWritePaths=/mnt/images"), "{ours}");
 }

@@ -34,7 +34,7 @@ pub fn open_log(settings: &Settings, account: &Account) -> Result<log::Output, S
     let path = settings.log.file.as_deref();
     let is_new = path.is_some_and(|path| !path.exists());
     let failed = |source| {
-        let hint = path.map(|path| drop_in(path, Access::Write, &source)).unwrap_or_default();
+        let hint = path.map(|path| drop_in(path, Access::Append, &source)).unwrap_or_default();
         let path = path.map_or_else(|| "of the journal".to_owned(), |path| path.display().to_string());
         ServeError::Log { path, source, hint }
     };

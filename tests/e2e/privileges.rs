@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::deb::machine;
-use crate::machine::daemon;
+use crate::machine::{Machine, daemon};
 use crate::needs_machine;
 use crate::support::client::get;
 use crate::support::process::eventually;
@@ -45,25 +45,53 @@ fn started_by_root_it_binds_port_80_and_is_nobody_to_speak_of() {
     assert!(log.contains("started as root, serving as ociregistry:ociregistry, for good"), "{log}");
 }
 
+/// Does all that the daemon says, which cannot write to /srv/images. Gives the commands and the drop-in.
+fn mend(machine: &Machine) -> (Vec<String>, String) {
+    assert!(!machine.attempt("systemctl restart ociregistry").status.success());
+    machine.run("systemctl stop ociregistry");
+    let log = machine.log();
+    let said = log.rsplit("Starting ociregistry.service").next().unwrap();
+    let lines = || said.lines().skip_while(|line| !line.ends_with("As root:")).skip(1);
+    let commands: Vec<_> = lines()
+        .take_while(|line| line.starts_with("install ") || line.starts_with("chown "))
+        .map(str::to_owned)
+        .collect();
+    for command in &commands {
+        machine.run(command);
+    }
+    let drop_in = said.split("`systemctl edit ociregistry`, with\n").nth(1).unwrap_or_default();
+    let drop_in: Vec<_> = drop_in.lines().take(2).collect();
+    if !drop_in.is_empty() {
+        machine.drop_in("ociregistry.service", &drop_in.join("\n"));
+    }
+    (commands, drop_in.join("\n"))
+}
+
 #[test]
-fn a_cache_elsewhere_is_refused_with_the_drop_in_that_mends_it() {
+fn a_cache_elsewhere_is_refused_with_what_mends_it() {
     needs_machine!();
     let machine = machine();
-    machine.run("install -d -o ociregistry -g ociregistry -m 750 /srv/images");
+    let let_write = "[Service]\nReadWritePaths=/srv/images";
+    let serves = || {
+        machine.run("systemctl restart ociregistry");
+        get("/v2/").send(daemon()).is(200);
+        assert!(machine.path("/srv/images/store.json").is_file());
+    };
     machine.write("/etc/ociregistry.toml", "image_path = \"/srv/images\"\n");
-    assert!(!machine.attempt("systemctl restart ociregistry").status.success());
-    let log = machine.log();
-    assert!(log.contains("/srv/images") && log.contains("Read-only file system"), "{log}");
+    let (commands, drop_in) = mend(&machine);
+    assert_eq!(commands, ["install -d -o ociregistry -g ociregistry -m 750 /srv/images"]);
+    assert_eq!(drop_in, let_write);
+    serves();
 
-    // What it says is what mends it.
-    let advice =
-        log.rfind("`systemctl edit ociregistry`, with\n[Service]\n").unwrap_or_else(|| panic!("{log}"));
-    let lines: Vec<_> = log[advice..].lines().skip(1).take(2).collect();
-    assert_eq!(lines, ["[Service]", "ReadWritePaths=/srv/images"]);
-    machine.drop_in("ociregistry.service", &lines.join("\n"));
-    machine.run("systemctl restart ociregistry");
-    get("/v2/").send(daemon()).is(200);
-    assert!(machine.path("/srv/images/store.json").is_file());
+    // A folder of root's, with the drop-in and without.
+    machine.run("systemctl stop ociregistry && rm -rf /srv/images && mkdir /srv/images");
+    let hand_over = ["chown -R ociregistry:ociregistry /srv/images"];
+    assert_eq!(mend(&machine), (hand_over.map(str::to_owned).to_vec(), String::new()));
+    serves();
+    machine.run("systemctl stop ociregistry && rm -rf /srv/images /etc/systemd/system/ociregistry.service.d");
+    machine.run("mkdir /srv/images && systemctl daemon-reload");
+    assert_eq!(mend(&machine), (hand_over.map(str::to_owned).to_vec(), let_write.to_owned()));
+    serves();
 }
 
 #[test]
