@@ -291,3 +291,26 @@ fn what_makes_no_sense_is_wrong_usage() {
     }
     assert!(host.files().is_empty());
 }
+
+#[test]
+fn nothing_is_written_outside_of_the_root() {
+    let host = Host::new(Daemon::prepared(""));
+    // A link of the image's, to a file that this host has as well.
+    let outside = tempfile::tempdir().unwrap();
+    let (file, text) = (outside.path().join("daemon.json"), "{\n  \"debug\": true\n}\n");
+    fs::write(&file, text).unwrap();
+    host.write("etc/docker/none", "");
+    std::os::unix::fs::symlink(&file, host.path("etc/docker/daemon.json")).unwrap();
+    let said = host.says(1, &["docker", "--enable"]);
+    assert!(said.contains("is a symbolic link to") && said.contains("which is not there"), "{said}");
+    assert_eq!(fs::read_to_string(&file).unwrap(), text);
+
+    let inside = file.to_str().unwrap().trim_start_matches('/');
+    host.write(inside, text);
+    host.says(0, &["docker", "--enable"]);
+    assert_eq!(fs::read_to_string(&file).unwrap(), text);
+    assert!(fs::read_to_string(host.path(inside)).unwrap().contains("registry-mirrors"));
+    host.says(0, &["docker", "--disable"]);
+    assert_eq!(fs::read_to_string(host.path(inside)).unwrap(), text);
+    assert!(fs::symlink_metadata(host.path("etc/docker/daemon.json")).unwrap().is_symlink());
+}

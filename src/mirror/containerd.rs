@@ -74,7 +74,7 @@ pub fn disable(root: &Root) -> Result<Plan, MirrorError> {
 /// Whether it is a folder of somebody else's that does not name us.
 fn goes_elsewhere(wanted: &Wanted, root: &Root, folder: &str) -> Result<bool, MirrorError> {
     let hosts = root.read(&format!("{folder}/hosts.toml"))?.unwrap_or_default();
-    Ok(root.place(folder).is_dir() && !hosts.contains(&wanted.address.to_string()))
+    Ok(root.is_folder(folder) && !hosts.contains(&wanted.address.to_string()))
 }
 
 fn hosts(root: &Root, certs_d: &str, folder: &str, body: &str) -> Result<Change, MirrorError> {
@@ -114,7 +114,7 @@ fn folder(root: &Root, certs_d: &str, registry: &Registry) -> String {
     match name.rsplit_once(':').filter(|(_, port)| !port.contains(']')) {
         Some((host, port)) => {
             let other = format!("{host}_{port}_");
-            if root.place(certs_d).join(&other).is_dir() { other } else { name.to_owned() }
+            if root.is_folder(&format!("{certs_d}/{other}")) { other } else { name.to_owned() }
         }
         None => name.to_owned(),
     }

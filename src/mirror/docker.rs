@@ -41,7 +41,7 @@ pub fn enable(wanted: &Wanted, root: &Root) -> Result<Plan, MirrorError> {
         wanted.address.authority()
     );
     Ok(Plan {
-        changes: vec![Change::new(place, before, Some(after))],
+        changes: vec![Change::new(root, FILE, before, Some(after))?],
         notes: vec![note],
         obstacles: Vec::new(),
         afterwards: AFTERWARDS,
@@ -60,7 +60,7 @@ pub fn disable(address: &Address, root: &Root) -> Result<Plan, MirrorError> {
             Some(without(text, &url).map_err(|what| MirrorError::Malformed { path: place.clone(), what })?)
         }
     };
-    let changes = if before == after { Vec::new() } else { vec![Change::new(place, before, after)] };
+    let changes = if before == after { Vec::new() } else { vec![Change::new(root, FILE, before, after)?] };
     Ok(Plan { changes, afterwards: AFTERWARDS, ..Plan::default() })
 }
 

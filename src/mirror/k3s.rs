@@ -61,7 +61,7 @@ pub fn enable(runtime: Runtime, wanted: &Wanted, root: &Root) -> Result<Plan, Mi
         .add(runtime, &others, makes_file)
         .map_err(|refusal| refusal.on(&place, &format!("mirrors:\n{}", mirrors.lines("  ", "  "))))?;
     let mut plan = Plan {
-        changes: vec![Change::new(place, before, Some(after.text))],
+        changes: vec![Change::new(root, paths.file, before, Some(after.text))?],
         afterwards: paths.afterwards,
         ..Plan::default()
     };
@@ -91,7 +91,7 @@ pub fn disable(runtime: Runtime, root: &Root) -> Result<Plan, MirrorError> {
         None => {}
         Some(Cut { author: Author::Us, rest, made_file }) => {
             let after = Some(rest).filter(|rest| !made_file || !rest.trim().is_empty());
-            plan.changes.push(Change::new(place, before, after));
+            plan.changes.push(Change::new(root, paths.file, before, after)?);
         }
         Some(_) => return Err(MirrorError::Changed { path: place }),
     }
@@ -100,7 +100,7 @@ pub fn disable(runtime: Runtime, root: &Root) -> Result<Plan, MirrorError> {
 
 /// Whether the files it makes name the mirror; where it never ran there is nothing to be found out.
 fn taken_over(root: &Root, containerd: &str, url: &str) -> Result<bool, MirrorError> {
-    if !root.place(containerd).is_dir() {
+    if !root.is_folder(containerd) {
         return Ok(true);
     }
     let certs_d = format!("{containerd}/certs.d");

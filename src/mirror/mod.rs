@@ -3,7 +3,8 @@
 //! - `containerd`, `podman`, `docker`, `k3s`: one runtime each: from what is wanted and what is there to a [`Plan`]
 //! - `config_path`: whether containerd's CRI reads the folder at all; `registries_yaml`: lines of ours in k3s's file
 //! - `address`: where runtimes reach the daemon; `probe`: whether it answers there
-//! - `mark`: how we know again what we wrote; `members`: places in a JSON text; `files`: reading and replacing
+//! - `mark`: how we know again what we wrote; `members`: places in a JSON text; `root`: reading, and where
+//!   links lead; `files`: replacing
 //!
 //! Rules of the room: a plan is made without changing anything. What somebody else wrote is not touched: where it
 //! is in the way the plan is an error that says what to add by hand. Taking back gives the former bytes.
@@ -20,11 +21,13 @@ mod members;
 mod podman;
 mod probe;
 mod registries_yaml;
+mod root;
 
 pub use address::{Address, InvalidAddress};
 pub use error::MirrorError;
-pub use files::{Change, Root};
+pub use files::Change;
 pub use probe::{Unanswered, probe};
+pub use root::Root;
 
 use mark::Author;
 
@@ -119,14 +122,14 @@ fn own_file(runtime: Runtime, root: &Root, path: &str, body: &str) -> Result<Cha
     match before.as_deref().map(|text| mark::author(runtime, text)) {
         Some(Author::Changed) => Err(MirrorError::Changed { path: place }),
         Some(Author::Others) if before.as_deref().is_some_and(|text| is_same(text, body)) => {
-            Ok(Change::new(place, before.clone(), before))
+            Change::new(root, path, before.clone(), before)
         }
         Some(Author::Others) => Err(MirrorError::Foreign {
             path: place,
             what: "was not written by ociregistry".to_owned(),
             advice: indent(body),
         }),
-        Some(Author::Us) | None => Ok(Change::new(place, before, Some(mark::file(runtime, body)))),
+        Some(Author::Us) | None => Change::new(root, path, before, Some(mark::file(runtime, body))),
     }
 }
 
@@ -140,7 +143,7 @@ fn take_back_file(runtime: Runtime, root: &Root, path: &str) -> Result<Option<Ch
     let (place, before) = (root.place(path), root.read(path)?);
     match before.as_deref().map(|text| mark::author(runtime, text)) {
         Some(Author::Changed) => Err(MirrorError::Changed { path: place }),
-        Some(Author::Us) => Ok(Some(Change::new(place, before, None))),
+        Some(Author::Us) => Change::new(root, path, before, None).map(Some),
         Some(Author::Others) | None => Ok(None),
     }
 }
