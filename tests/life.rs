@@ -358,3 +358,36 @@ fn a_folder_that_the_unit_keeps_from_us_comes_with_what_mends_it() {
     assert!(!ours.contains("install -d") && !ours.contains("chown"), "{ours}");
     assert!(ours.trim_end().ends_with("[Service]\nReadWritePaths=/mnt/images"), "{ours}");
 }
+
+#[test]
+fn the_name_of_a_socket_says_what_it_is_for() {
+    needs!("systemd-socket-activate");
+    let mut daemon = Daemon::prepared("");
+    let [pull, health] = [(); 2].map(|()| SocketAddr::from(([127, 0, 0, 1], free_port())));
+    daemon.addr = pull;
+    daemon.start_by(activated(&daemon, &[&pull.to_string(), &health.to_string()], "http:health"));
+    assert!(get("/health").send(health).is(200).text().contains("\"ok\""));
+    get("/v2/").send(health).is(404);
+    daemon.get("/health").is(404);
+    assert!(daemon.log().contains(&format!("serving on {pull}, as systemd says")), "{}", daemon.log());
+}
+
+#[test]
+fn sockets_of_systemd_that_cannot_be_meant_are_refused() {
+    needs!("systemd-socket-activate");
+    for (names, error) in [
+        ("admin:http", "`admin` cannot be used: want one Unix socket of that name"),
+        ("health:health", "`health` cannot be used: want one TCP socket of that name"),
+        ("http:metrics", "`metrics` cannot be used: not supported yet, leave it out"),
+    ] {
+        let daemon = Daemon::prepared("");
+        let sockets = [(); 2].map(|()| format!("127.0.0.1:{}", free_port()));
+        let log = daemon.dir.path().join("log");
+        let mut process = Process::spawn(activated(&daemon, &[&sockets[0], &sockets[1]], names), &log);
+        eventually("the start", || {
+            let _ = std::net::TcpStream::connect(&sockets[0]);
+            process_log(&daemon).contains(error)
+        });
+        assert_eq!(process.wait().code(), Some(78));
+    }
+}
