@@ -8,6 +8,7 @@ FUZZ_SECONDS ?= 60
 # Root would become the user ociregistry, who may not write here.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),--user root)
 PROGRAM ?= bin/ociregistry
+PAPERS ?= dist/papers
 # Where zsh looks for completions; Debian's looks in vendor-completions beside it.
 ZSH ?= $(PREFIX)/share/zsh/site-functions
 ARCHITECTURES ?= x86_64 aarch64
@@ -59,22 +60,33 @@ lint-packages:
 	lintian --allow-root --fail-on error dist/*.deb
 	rpmlint -c packaging/rpm/rpmlint.toml dist/*.rpm
 
+# Nothing is left of a command that is gone.
 papers:
+	rm -rf dist/papers
 	$(CARGO) run --quiet --locked --example papers -- dist/papers
 
 # What is installed, listed once: the packages are made of it. After `make server papers`.
+install: CONFIGURATION = $(DESTDIR)/etc/ociregistry.toml
+install: UNITS = $(DESTDIR)$(PREFIX)/lib/systemd/system
 install:
 	install -Dm755 $(PROGRAM) $(DESTDIR)$(PREFIX)/bin/ociregistry
-	install -Dm644 etc/ociregistry.toml $(DESTDIR)/etc/ociregistry.toml
-	install -Dm644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system systemd/ociregistry.service systemd/ociregistry-http.socket
+	@# What is there may have been edited.
+	@if [ ! -e $(CONFIGURATION) ] || cmp -s etc/ociregistry.toml $(CONFIGURATION); then \
+		install -Dm644 etc/ociregistry.toml $(CONFIGURATION); \
+	else \
+		install -m644 etc/ociregistry.toml $(CONFIGURATION).new; \
+		echo '$(CONFIGURATION) stays as it is; this version has $(CONFIGURATION).new'; \
+	fi
+	install -Dm644 -t $(UNITS) systemd/ociregistry.service systemd/ociregistry-http.socket
+	sed -i 's|^\(Exec[A-Za-z]*=\)/usr/bin/|\1$(PREFIX)/bin/|' $(UNITS)/ociregistry.service
 	install -Dm644 packaging/sysusers.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/ociregistry.conf
 	install -Dm644 packaging/tmpfiles.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/ociregistry.conf
-	install -Dm644 -t $(DESTDIR)$(PREFIX)/share/man/man5 dist/papers/*.5
-	install -Dm644 -t $(DESTDIR)$(PREFIX)/share/man/man8 dist/papers/*.8
+	install -Dm644 -t $(DESTDIR)$(PREFIX)/share/man/man5 $(PAPERS)/*.5
+	install -Dm644 -t $(DESTDIR)$(PREFIX)/share/man/man8 $(PAPERS)/*.8
 	gzip -9nf $(DESTDIR)$(PREFIX)/share/man/man5/ociregistry*.5 $(DESTDIR)$(PREFIX)/share/man/man8/ociregistry*.8
-	install -Dm644 dist/papers/ociregistry.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/ociregistry
-	install -Dm644 dist/papers/_ociregistry $(DESTDIR)$(ZSH)/_ociregistry
-	install -Dm644 dist/papers/ociregistry.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/ociregistry.fish
+	install -Dm644 $(PAPERS)/ociregistry.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/ociregistry
+	install -Dm644 $(PAPERS)/_ociregistry $(DESTDIR)$(ZSH)/_ociregistry
+	install -Dm644 $(PAPERS)/ociregistry.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/ociregistry.fish
 	install -Dm644 -t $(DESTDIR)$(PREFIX)/share/doc/ociregistry README.md CHANGELOG.md SECURITY.md docs/*.md
 
 clean:

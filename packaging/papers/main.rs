@@ -6,6 +6,8 @@
 mod changelog;
 mod commands;
 mod keys;
+#[cfg(test)]
+mod tests;
 
 use std::fs;
 use std::path::Path;
@@ -17,11 +19,19 @@ use ociregistry::cli::Cli;
 const SAMPLE: &str = include_str!("../../etc/ociregistry.toml");
 const CHANGES: &str = include_str!("../../CHANGELOG.md");
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let folder = std::env::args_os().nth(1).ok_or("which folder is to be written to?")?;
-    let folder = Path::new(&folder);
-    fs::create_dir_all(folder)?;
+type Error = Box<dyn std::error::Error>;
 
+fn main() -> Result<(), Error> {
+    let folder = std::env::args_os().nth(1).ok_or("which folder is to be written to?")?;
+    let date = match std::env::args().nth(2) {
+        Some(seconds) => jiff::Timestamp::from_second(seconds.parse()?)?,
+        None => jiff::Timestamp::now(),
+    };
+    write(Path::new(&folder), date)
+}
+
+fn write(folder: &Path, date: jiff::Timestamp) -> Result<(), Error> {
+    fs::create_dir_all(folder)?;
     for (name, text) in commands::pages(Cli::command()) {
         fs::write(folder.join(name), text)?;
     }
@@ -29,10 +39,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
         generate_to(shell, &mut Cli::command(), "ociregistry", folder)?;
     }
-    let date = match std::env::args().nth(2) {
-        Some(seconds) => jiff::Timestamp::from_second(seconds.parse()?)?,
-        None => jiff::Timestamp::now(),
-    };
     fs::write(folder.join("changelog.Debian"), changelog::debian(CHANGES, date)?)?;
     Ok(())
 }
