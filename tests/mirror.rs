@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use support::daemon::{BINARY, Daemon, entry};
 use support::layout::*;
 use support::process::{run, succeed};
-use support::runtimes::{Containerd, Dockerd, Podman};
+use support::runtimes::{Containerd, Dockerd, Podman, seeing};
 use support::upstream::Upstream;
 use tempfile::TempDir;
 
@@ -163,6 +163,27 @@ fn podman_pulls_by_the_drop_in() {
     assert!(upstream.seen().iter().all(|seen| seen.header("via").is_some()));
     host.says(0, &["podman", "--disable"]);
     assert_eq!(host.files(), former);
+}
+
+#[test]
+fn skopeo_and_buildah_pull_by_the_same_drop_in() {
+    needs!("skopeo", "buildah", "unshare", "busybox");
+    let upstream = upstream();
+    let host = Host::new(Daemon::of(&upstream));
+    host.write("etc/containers/policy.json", "{\"default\": [{\"type\": \"insecureAcceptAnything\"}]}");
+    host.says(0, &["podman", "--enable", "--no-fallback"]);
+    let (etc, folder) = (host.path("etc/containers"), tempfile::tempdir().unwrap());
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    for (n, image) in IMAGES.iter().enumerate() {
+        let mut skopeo = seeing("skopeo", &etc);
+        skopeo.args(["copy", &format!("docker://{image}"), &format!("dir:{}", path(&n.to_string()))]);
+        succeed(skopeo);
+        let mut buildah = seeing("buildah", &etc);
+        buildah.args(["--root", &path("root"), "--runroot", &path("run"), "--storage-driver", "vfs"]);
+        buildah.args(["pull", image]);
+        succeed(buildah);
+    }
+    assert!(upstream.seen().iter().all(|seen| seen.header("via").is_some()));
 }
 
 #[test]

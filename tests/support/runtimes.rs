@@ -154,21 +154,14 @@ impl Podman {
 
     fn podman(&self) -> Command {
         let path = self.dir.path();
-        let mut command = limited(if self.configuration.is_some() { "unshare" } else { "podman" });
-        match &self.configuration {
-            Some(folder) => {
-                command.args([
-                    "--mount",
-                    "sh",
-                    "-c",
-                    "mount --bind \"$0\" /etc/containers && exec podman \"$@\"",
-                ]);
-                command.arg(folder);
-            }
+        let mut command = match &self.configuration {
+            Some(folder) => seeing("podman", folder),
             None => {
+                let mut command = limited("podman");
                 command.env("CONTAINERS_REGISTRIES_CONF", path.join("registries.conf"));
+                command
             }
-        }
+        };
         let storage = path.join("storage.conf");
         if storage.exists() {
             command.env("CONTAINERS_STORAGE_CONF", storage);
@@ -196,6 +189,14 @@ impl Podman {
         command.args(["rmi", "--force", reference]);
         succeed(command);
     }
+}
+
+/// A program that sees the files of this folder as /etc/containers, in a mount namespace of its own.
+pub fn seeing(program: &str, folder: &Path) -> Command {
+    let mut command = limited("unshare");
+    command.args(["--mount", "sh", "-c", "mount --bind \"$0\" /etc/containers && exec \"$@\""]);
+    command.arg(folder).arg(program);
+    command
 }
 
 /// Debian keeps its policy elsewhere than others do; ours accepts everything.
