@@ -274,6 +274,23 @@ fn port_80_is_served_by_the_socket_that_has_to_be_asked_for() {
 }
 
 #[test]
+fn a_wrong_configuration_costs_no_socket_and_who_waits_there_is_served_once_it_is_mended() {
+    needs_machine!();
+    let machine = machine();
+    machine.write("/etc/ociregistry.toml", "prot = 5\n");
+    machine.run("systemctl stop ociregistry && systemctl start ociregistry-http.socket");
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| get("/v2/").send(daemon()).is(200));
+        eventually("it was tried again", || machine.log().matches("prot: unknown key").count() > 1);
+        // systemd would try again at once, and give the socket up in the end.
+        eventually("it waits", || machine.property("ociregistry.service", "SubState") == "stop-post");
+        machine.write("/etc/ociregistry.toml", "");
+        waiting.join().unwrap();
+    });
+    assert_eq!(machine.state("ociregistry-http.socket"), "active");
+}
+
+#[test]
 fn an_upgrade_leaves_the_sockets_as_they_are() {
     needs_machine!();
     let machine = Machine::boot();
