@@ -1,6 +1,6 @@
 //! The life of the .deb: install, upgrade, remove, purge.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 
 use crate::machine::{Machine, OLDER, VERSION, daemon, folder};
 use crate::needs_machine;
@@ -147,11 +147,14 @@ fn a_removal_keeps_cache_and_configuration_and_a_purge_takes_them() {
     let cache = cached(&machine);
     let configuration = machine.read("/etc/ociregistry.toml");
     machine.run("mkdir /etc/ociregistry && touch /etc/ociregistry/password");
-    machine.run("systemctl enable --now ociregistry-http.socket || systemctl enable ociregistry-http.socket");
+    machine.run("systemctl stop ociregistry && systemctl enable --now ociregistry-http.socket");
+    machine.run("systemctl start ociregistry");
 
     machine.run("apt-get remove -q -y ociregistry");
     assert_eq!(status(&machine), format!("{VERSION}-1 deinstall ok config-files"));
-    assert!(get("/v2/").try_open(daemon()).is_none(), "it still listens");
+    for address in [daemon(), SocketAddr::from(([127, 0, 0, 1], 80))] {
+        assert!(get("/v2/").try_open(address).is_none(), "it still listens on {address}");
+    }
     assert_eq!(cached(&machine), cache);
     assert_eq!(machine.read("/etc/ociregistry.toml"), configuration);
 

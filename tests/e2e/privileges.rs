@@ -1,12 +1,16 @@
 //! Who the daemon is, and what it may.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use crate::deb::machine;
 use crate::machine::{Machine, daemon};
 use crate::needs_machine;
 use crate::support::client::get;
+use crate::support::layout::Image;
 use crate::support::process::eventually;
+use crate::support::registry::{PASSWORD, Registry, USER};
+use crate::support::tls::Ca;
 
 #[test]
 fn started_by_root_it_binds_port_80_and_is_nobody_to_speak_of() {
@@ -96,17 +100,33 @@ fn a_cache_elsewhere_is_refused_with_what_mends_it() {
 
 #[test]
 fn a_secret_comes_by_systemds_credentials() {
-    needs_machine!();
+    needs_machine!("docker-registry", "htpasswd");
     let machine = machine();
-    machine.run(
-        "mkdir /etc/ociregistry && echo secret > /etc/ociregistry/reg && chmod 600 /etc/ociregistry/reg",
-    );
+    let ca = Arc::new(Ca::new());
+    let registry = Registry::with_htpasswd(&ca);
+    registry.push("team/app", "1.0", &Image::small(1));
+    machine.run("mkdir -m 700 /etc/ociregistry");
+    machine.write("/etc/ociregistry.pem", &ca.pem());
+    let secret = |text: &str| {
+        machine.write("/etc/ociregistry/reg", text);
+        machine.run("chmod 600 /etc/ociregistry/reg");
+    };
+    secret("a guess");
     machine.write(
         "/etc/ociregistry.toml",
-        "[[registries]]\nname = \"reg.example\"\nauth = { user = \"me\", password_credential = \"reg\" }\n",
+        &format!(
+            "[[registries]]\nname = \"reg.example\"\nurl = \"{}\"\ntls = {{ ca = \"/etc/ociregistry.pem\" }}\n\
+             auth = {{ user = \"{USER}\", password_credential = \"reg\" }}\n",
+            registry.url()
+        ),
     );
     assert!(!machine.attempt("systemctl restart ociregistry").status.success());
     machine.drop_in("ociregistry.service", "[Service]\nLoadCredential=reg:/etc/ociregistry/reg\n");
+    let manifest = get("/v2/team/app/manifests/1.0?ns=reg.example");
     machine.run("systemctl restart ociregistry");
-    get("/v2/").send(daemon()).is(200);
+    manifest.send(daemon()).refuses(403, "DENIED");
+    secret(PASSWORD);
+    machine.run("systemctl restart ociregistry");
+    manifest.send(daemon()).is(200);
+    assert!(!machine.log().contains(PASSWORD));
 }
