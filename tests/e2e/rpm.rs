@@ -1,9 +1,12 @@
-//! The life of the .rpm, by the rpm tool on Debian. Nothing here has systemd-update-helper: this is how the scripts
-//! do without it, as on EL 8.
+//! The life of the .rpm, by the rpm tool on Debian. Debian has no systemd-update-helper: this is how the scripts do
+//! without it, as on EL 8, and what they would ask of it.
 
 use crate::machine::{Machine, OLDER, VERSION, daemon, folder};
 use crate::needs_machine;
 use crate::support::client::get;
+use crate::support::layout::Image;
+use crate::support::registry::Registry;
+use crate::support::runtimes::{Containerd, Podman};
 use crate::use_of_it::{cached, used};
 
 /// Debian's packages are not in rpm's database, hence `--nodeps`. No script may complain.
@@ -51,6 +54,52 @@ fn what_is_installed_serves_once_it_is_started() {
     assert_eq!(machine.run("rpm -qc ociregistry"), "/etc/ociregistry.toml\n");
     assert!(machine.run("rpm -qd ociregistry").contains("/usr/share/man/man5/ociregistry.toml.5.gz\n"));
     assert!(machine.path("/usr/share/zsh/site-functions/_ociregistry").is_file());
+}
+
+#[test]
+fn containerd_and_podman_pull_through_it_and_a_reload_and_the_journal_are_as_elsewhere() {
+    needs_machine!("containerd", "ctr", "runc", "busybox", "podman", "docker-registry");
+    let machine = Machine::boot();
+    rpm(&machine, "-i", VERSION);
+    let registry = Registry::plain();
+    registry.push("team/app", "1.0", &Image::runnable(1));
+    machine
+        .write("/etc/ociregistry.toml", &format!("log_level = \"info\"\n{}", registry.entry("reg.example")));
+    machine.run("systemctl start ociregistry");
+    let containerd = Containerd::start();
+    containerd.mirror("reg.example", daemon());
+    containerd.pull("reg.example/team/app:1.0");
+    assert_eq!(containerd.run("reg.example/team/app:1.0"), "ran 1\n");
+
+    let other = registry.entry("other.example");
+    machine.write("/etc/ociregistry.toml", &format!("log_level = \"info\"\n{other}"));
+    machine.run("systemctl reload ociregistry");
+    Podman::new(daemon(), &["other.example"]).pull("other.example/team/app:1.0");
+    machine.write("/etc/ociregistry.toml", &format!("prot = 5\n{other}"));
+    assert!(!machine.attempt("systemctl reload ociregistry").status.success());
+
+    machine.run("journalctl --sync");
+    for registry in ["reg.example", "other.example"] {
+        let filter = format!("OCI_REGISTRY={registry} OCI_REPOSITORY=team/app STATUS=200");
+        let found = machine.run(&format!("journalctl --unit ociregistry --output json --no-pager {filter}"));
+        assert!(found.lines().count() > 1, "{registry}: {found}");
+    }
+}
+
+#[test]
+fn with_systemd_update_helper_the_scripts_leave_the_units_to_it() {
+    needs_machine!();
+    let machine = Machine::boot();
+    let helper = "/usr/lib/systemd/systemd-update-helper";
+    machine.write(helper, "#!/bin/sh\necho \"$@\" >>/asked\n");
+    machine.run(&format!("chmod +x {helper}"));
+    let asked = || machine.run("cat /asked; rm /asked");
+    rpm(&machine, "-i", OLDER);
+    assert_eq!(asked(), "install-system-units ociregistry.service\n");
+    rpm(&machine, "-U", VERSION);
+    assert_eq!(asked(), "mark-restart-system-units ociregistry.service\n");
+    machine.run("rpm -e ociregistry");
+    assert_eq!(asked(), "remove-system-units ociregistry-http.socket ociregistry.service\n");
 }
 
 #[test]
