@@ -67,7 +67,6 @@ const FAR_AHEAD: u64 = 8 << 20;
 /// Ranges fetched by themselves, at once.
 const RELAYS: usize = 16;
 
-
 /// The store has this time for what was downloaded when the daemon ends.
 const SETTLE_WITHIN: Duration = Duration::from_secs(10);
 
