@@ -2,9 +2,10 @@
 //!
 //! What came out of a check is remembered under a salted hash of user and password, so that a pull of many requests
 //! is one check; those who ask with the same at the same time wait for one. Few are checked at once, and of clients
-//! at one address one after the other, so that who guesses passwords holds up neither pulls nor others' first login.
+//! at one address (of IPv6: in one /64) one after the other, so that who guesses passwords holds up neither pulls nor others' first login.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -22,7 +23,7 @@ use crate::oci::{Algorithm, Digest, Hasher as ContentHasher};
 /// Outcomes remembered, of some 150 bytes each.
 const REMEMBERED: usize = 4096;
 
-/// Queues for clients; those of one address are in the same.
+/// Queues for clients; those of one address, or of one /64 of IPv6, are in the same.
 const LANES: usize = 64;
 
 /// A client waits so long for its password to be checked (containerd gives up on headers after 30 s).
@@ -130,7 +131,11 @@ fn key(hash: &str, login: &Login) -> Digest {
 fn lane(client: Peer) -> usize {
     let mut hasher = DefaultHasher::new();
     match client {
-        Peer::Tcp(address) => address.ip().to_canonical().hash(&mut hasher),
+        Peer::Tcp(address) => match address.ip().to_canonical() {
+            IpAddr::V4(address) => address.hash(&mut hasher),
+            // Whoever has one address has all of its /64.
+            IpAddr::V6(address) => address.segments()[..4].hash(&mut hasher),
+        },
         Peer::Unix | Peer::Probe => {}
     }
     (hasher.finish() % LANES as u64) as usize
@@ -178,6 +183,17 @@ mod tests {
         ] {
             assert!(parse(text).is_none(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_network_of_ipv6_has_one_lane() {
+        let lane = |address: &str| super::lane(Peer::Tcp(format!("{address}:1").parse().unwrap()));
+        for n in 0..100 {
+            assert_eq!(lane(&format!("[2001:db8::{n:x}:1]")), lane("[2001:db8::1]"));
+            assert_eq!(lane(&format!("[::ffff:192.0.2.{n}]")), lane(&format!("192.0.2.{n}")));
+        }
+        assert!((0..100).any(|n| lane(&format!("[2001:db8:0:{n:x}::1]")) != lane("[2001:db8::1]")));
+        assert!((0..100).any(|n| lane(&format!("192.0.2.{n}")) != lane("192.0.2.1")));
     }
 
     #[tokio::test]
