@@ -102,8 +102,9 @@ pub(super) fn next_page(
         Some(registry) => format!("&ns={}", utf8_percent_encode(registry.as_str(), PLAIN)),
         None => {
             let mut pairs = uri.query().unwrap_or_default().split('&');
-            let given = pairs.find(|pair| pair.strip_prefix("ns=").is_some_and(|ns| !ns.is_empty()));
-            given.map(|pair| format!("&{pair}")).unwrap_or_default()
+            // The first is the one that counts.
+            let given = pairs.find(|pair| pair.starts_with("ns="));
+            given.filter(|pair| *pair != "ns=").map(|pair| format!("&{pair}")).unwrap_or_default()
         }
     };
     let last = utf8_percent_encode(last, PLAIN);
@@ -142,6 +143,14 @@ mod tests {
         assert_eq!(
             link("/a/tags/list?ns=quay.io", None, None),
             r#"</a/tags/list?last=v1.0&ns=quay.io>; rel="next""#
+        );
+        assert_eq!(
+            link("/v2/a/tags/list?ns=&ns=quay.io", None, None),
+            r#"</v2/a/tags/list?last=v1.0>; rel="next""#
+        );
+        assert_eq!(
+            link("/v2/a/tags/list?ns=ghcr.io&ns=quay.io", None, None),
+            r#"</v2/a/tags/list?last=v1.0&ns=ghcr.io>; rel="next""#
         );
     }
 
