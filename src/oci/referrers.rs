@@ -1,6 +1,7 @@
 //! What refers to a manifest: signatures, attestations, SBOMs (distribution-spec, "Listing Referrers").
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fmt;
 
 use bytes::Bytes;
@@ -81,9 +82,10 @@ impl Referrers {
 
     /// The index of those that have one of these artifact types.
     pub fn of_types(&self, types: &[String]) -> Result<Self, InvalidList> {
+        let types: HashSet<&str> = types.iter().map(String::as_str).collect();
         let is_wanted = |raw: &&RawValue| {
             let typed = serde_json::from_str::<Typed>(raw.get()).ok();
-            typed.and_then(|typed| typed.artifact_type).is_some_and(|own| types.iter().any(|t| *t == own))
+            typed.and_then(|typed| typed.artifact_type).is_some_and(|own| types.contains(&*own))
         };
         let mut list = GrowingReferrers::default();
         list.push_all(descriptors(&self.index)?.into_iter().filter(is_wanted))?;

@@ -13,6 +13,9 @@ use super::respond::{Answer, Responder};
 use crate::oci::{Code, MediaType, Name, Page, Referrers, Registry, Subject};
 use crate::pull::{Cause, Origin, PullError, Referred, Tags};
 
+/// In bytes. A longer list of referrers takes milliseconds to filter, which is not done on the thread that serves.
+const LONG: usize = 256 << 10;
+
 const FILTERS: HeaderName = HeaderName::from_static("oci-filters-applied");
 
 impl Responder {
@@ -49,11 +52,7 @@ impl Responder {
             failure
         };
         let Referred { list: all, origin, age } = self.pull.referrers(subject).await.map_err(failed)?;
-        let of_types = |all: Referrers| {
-            // It was read before it was kept.
-            all.of_types(types).unwrap_or_else(|_| Referrers::none())
-        };
-        let referrers = if types.is_empty() { all } else { of_types(all) };
+        let referrers = if types.is_empty() { all } else { of_types(all, types.to_vec()).await? };
         let index = HeaderValue::from_static(MediaType::OCI_INDEX);
         let mut answer = list(vec![referrers.index().clone()], index, origin, age);
         if !types.is_empty() {
@@ -61,6 +60,18 @@ impl Responder {
         }
         Ok(answer)
     }
+}
+
+/// Those of a list that have one of these artifact types.
+async fn of_types(all: Referrers, types: Vec<String>) -> Result<Referrers, Failure> {
+    let is_long = all.index().len() > LONG;
+    // It was read before it was kept.
+    let filter = move || all.of_types(&types).unwrap_or_else(|_| Referrers::none());
+    if !is_long {
+        return Ok(filter());
+    }
+    let filtered = tokio::task::spawn_blocking(filter).await;
+    filtered.map_err(|error| Failure::new(500, Code::Unknown, error.to_string()))
 }
 
 fn list(pieces: Vec<Bytes>, media_type: HeaderValue, origin: Origin, age: Option<Duration>) -> Answer {
@@ -152,6 +163,20 @@ mod tests {
             link("/v2/a/tags/list?ns=ghcr.io&ns=quay.io", None, None),
             r#"</v2/a/tags/list?last=v1.0&ns=ghcr.io>; rel="next""#
         );
+    }
+
+    #[tokio::test]
+    async fn a_long_list_is_filtered_like_a_short_one() {
+        for count in [10, 10_000] {
+            let descriptors =
+                (0..count).map(|n| format!(r#"{{"digest":"sha256:{n}","artifactType":"a/{n}"}}"#));
+            let json = format!(r#"{{"manifests":[{}]}}"#, descriptors.collect::<Vec<_>>().join(","));
+            let all = Referrers::parse(json.as_bytes()).unwrap();
+            assert_eq!(all.index().len() > LONG, count == 10_000);
+            let types = vec!["a/7".to_owned(), "a/no".to_owned()];
+            let Ok(some) = of_types(all, types).await else { panic!() };
+            assert!(some.index().ends_with(br#"[{"digest":"sha256:7","artifactType":"a/7"}]}"#));
+        }
     }
 
     proptest! {

@@ -8,6 +8,9 @@ use percent_encoding::percent_decode_str;
 use crate::config::{RegistryPattern, Settings};
 use crate::oci::{Code, Digest, Image, Name, Page, Reference, Registry, Subject};
 
+/// Artifact types that one request may ask for.
+const MOST_TYPES: usize = 100;
+
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Endpoint {
@@ -191,7 +194,13 @@ fn page(uri: &Uri) -> Result<Page, Refusal> {
 
 fn artifact_types(uri: &Uri) -> Result<Vec<String>, Refusal> {
     let given = |value: &Result<Cow<str>, Refusal>| value.as_ref().map_or(true, |value| !value.is_empty());
-    queries(uri, "artifactType").filter(given).map(|value| Ok(value?.into_owned())).collect()
+    let values = queries(uri, "artifactType").filter(given).map(|value| Ok(value?.into_owned()));
+    let types: Vec<String> = values.collect::<Result<_, Refusal>>()?;
+    if types.len() > MOST_TYPES {
+        let message = format!("query artifactType: {} of them are more than {MOST_TYPES}", types.len());
+        return Err(Refusal::new(400, Code::Unsupported, message));
+    }
+    Ok(types)
 }
 
 /// Puts registry and repository together. Clients that name the registry elsewhere may have it in the path too.
@@ -333,6 +342,9 @@ mod tests {
             )),
             format!(r#"docker.io/a/b@{digest} ["a/b+json", "c/d+e"]"#)
         );
+        let types = |count| get(&format!("/v2/a/b/referrers/{digest}?{}", "artifactType=a/b&".repeat(count)));
+        assert!(types(MOST_TYPES).is_ok());
+        assert_eq!(types(MOST_TYPES + 1).unwrap_err().status, 400);
         assert_eq!(get("/v2/a/b/referrers/1").unwrap_err().code, Code::DigestInvalid);
         assert_eq!(get("/v2/a/b/tags/lists").unwrap_err().status, 404);
     }
