@@ -165,7 +165,8 @@ fn a_registry_is_named_by_header_ns_path_or_default() {
     let images = [1, 2, 3].map(Image::small);
     let names = ["docker.io", "registry.k8s.io", "reg.example:5000"];
     let upstreams = [0, 1, 2].map(|n| Upstream::start(Layout::of("library/app", "1", &images[n])));
-    let daemon = Daemon::configured(&[0, 1, 2].map(|n| entry(names[n], &upstreams[n])).concat());
+    let entries = [0, 1, 2].map(|n| entry(names[n], &upstreams[n])).concat();
+    let daemon = Daemon::configured(&format!("deny = [\"registry.k8s.io/library/secret\"]\n{entries}"));
     let who = |response: Response| {
         let response = response.is(200);
         (0..3).find(|n| response.body == *images[*n].manifest.bytes).unwrap()
@@ -184,6 +185,8 @@ fn a_registry_is_named_by_header_ns_path_or_default() {
     assert_eq!(who(daemon.get("/v2/reg.example:5000/library/app/manifests/1")), 2);
     let named = daemon.get(&format!("{path}?ns=registry.k8s.io"));
     assert_eq!(named.header("oci-namespace"), Some("registry.k8s.io"));
+    let refused = daemon.get("/v2/library/secret/manifests/1?ns=registry.k8s.io").refuses(403, "DENIED");
+    assert_eq!(refused.header("oci-namespace"), Some("registry.k8s.io"));
 
     // both the same: one; two different ones: a contradiction
     assert_eq!(who(daemon.get("/v2/registry.k8s.io/library/app/manifests/1?ns=registry.k8s.io")), 1);

@@ -1,12 +1,15 @@
 //! What a connection is doing, and how long it may go on with it.
 //!
 //! No connection has a timer. What happens on it is noted with the second of the thread's clock, and once a second
-//! a sweep over all of the thread's connections finds those whose time is up.
+//! a sweep over all of the thread's connections finds those whose time is up. On HTTP/2 it finds responses too: each
+//! has its own time, so that none is kept by what goes on beside it.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
+
+use tokio::task::AbortHandle;
 
 /// A clock of whole seconds. It stands still while the thread has no connection.
 pub type Clock = Rc<Cell<u32>>;
@@ -29,6 +32,9 @@ pub const AMPLE: Patience = Patience { handshake: 10, head: 30, idle: 120, idle_
 
 /// When others wait to be let in.
 pub const SCARCE: Patience = Patience { handshake: 5, head: 5, idle: 2, idle_http2: 5, stall: 60 };
+
+/// When requests of HTTP/2 wait for a place, which those that stall take from them.
+pub const CROWDED: Patience = Patience { stall: SCARCE.stall, ..AMPLE };
 
 /// Who was told to finish and does not is cut off after so many seconds more.
 const FINISH: u32 = 10;
@@ -59,19 +65,30 @@ enum Phase {
     Head,
 }
 
+/// A request under way.
+struct Turn {
+    /// The client waits for us, and not we for the client.
+    owed: bool,
+    /// For how long.
+    since: u32,
+    /// What answers it, where that can be ended by itself (HTTP/2).
+    task: Option<AbortHandle>,
+}
+
 /// One connection's.
 pub struct Activity {
     clock: Clock,
     phase: Cell<Phase>,
-    http2: Cell<bool>,
-    /// When anything last happened that counts.
+    /// When anything last happened that counts while no request runs.
     since: Cell<u32>,
-    /// Requests under way, until the last of the body is handed over.
-    requests: Cell<u32>,
-    /// Those whose next bytes the client has to wait for, and not we for the client.
-    owed: Cell<u32>,
-    /// The client does not take what was written.
-    blocked: Cell<bool>,
+    http2: Cell<bool>,
+    /// Requests under way, until the last of the body is handed over. A place is used again: HTTP/1 has one.
+    turns: RefCell<Vec<Option<Turn>>>,
+    /// Where the newest is.
+    newest: Cell<usize>,
+    running: Cell<u32>,
+    /// Since when the client takes nothing of what was written.
+    blocked: Cell<Option<u32>>,
     order: Cell<Option<Order>>,
     cut: Cell<Option<Cut>>,
     waiting: RefCell<Option<Waker>>,
@@ -84,9 +101,10 @@ impl Activity {
             clock,
             phase: Cell::new(Phase::Idle),
             http2: Cell::new(false),
-            requests: Cell::new(0),
-            owed: Cell::new(0),
-            blocked: Cell::new(false),
+            turns: RefCell::default(),
+            newest: Cell::new(0),
+            running: Cell::new(0),
+            blocked: Cell::new(None),
             order: Cell::new(None),
             cut: Cell::new(None),
             waiting: RefCell::new(None),
@@ -113,36 +131,56 @@ impl Activity {
 
     /// Bytes came in. What trickles in changes nothing: a head's time runs from its first byte on.
     pub fn received(&self) {
-        if self.requests.get() == 0 && self.phase.get() == Phase::Idle && !self.http2.get() {
+        if self.running.get() == 0 && self.phase.get() == Phase::Idle && !self.http2.get() {
             self.enter(Phase::Head);
         }
     }
 
     pub fn blocked(&self) {
-        self.blocked.set(true);
+        if self.blocked.get().is_none() {
+            self.blocked.set(Some(self.clock.get()));
+        }
     }
 
     /// Bytes went out.
     pub fn sent(&self) {
-        if self.blocked.replace(false) {
+        if self.blocked.take().is_some() {
             self.since.set(self.clock.get());
+        }
+    }
+
+    /// What answers the newest request. It is ended by itself when the client takes nothing of the response.
+    pub fn answered_by(&self, task: AbortHandle) {
+        if let Some(Some(turn)) = self.turns.borrow_mut().get_mut(self.newest.get()) {
+            turn.task = Some(task);
         }
     }
 
     /// What is to be done about it now, if anything.
     pub fn overdue(&self, patience: &Patience) -> Option<Order> {
         let cut = Order::Cut(Cut::TooSlow);
-        let (limit, order) = match self.phase.get() {
-            _ if self.blocked.get() => (patience.stall, cut),
-            _ if self.owed.get() > 0 => return None,
-            _ if self.requests.get() > 0 => (patience.stall, cut),
-            Phase::Handshake => (patience.handshake, cut),
-            Phase::Head => (patience.head, cut),
-            Phase::Idle if self.http2.get() => (patience.idle_http2, Order::Finish),
-            Phase::Idle => (patience.idle, Order::Finish),
+        let (since, limit, order) = match (self.blocked.get(), self.phase.get()) {
+            (Some(since), _) => (since, patience.stall, cut),
+            _ if self.running.get() > 0 => return None,
+            (None, Phase::Handshake) => (self.since.get(), patience.handshake, cut),
+            (None, Phase::Head) => (self.since.get(), patience.head, cut),
+            (None, Phase::Idle) if self.http2.get() => (self.since.get(), patience.idle_http2, Order::Finish),
+            (None, Phase::Idle) => (self.since.get(), patience.idle, Order::Finish),
         };
-        let age = self.clock.get() - self.since.get();
+        let age = self.clock.get() - since;
         (age > limit).then(|| if age > limit + FINISH { cut } else { order })
+    }
+
+    /// Ends the responses of HTTP/2 of which the client has taken nothing for too long, each by itself.
+    pub fn end_stalled(&self, patience: &Patience) {
+        for turn in self.turns.borrow().iter().flatten().filter(|turn| !turn.owed) {
+            if let Some(task) = &turn.task
+                && self.clock.get() - turn.since > patience.stall
+            {
+                tracing::debug!("a response was not taken in time");
+                task.abort();
+            }
+        }
     }
 
     pub fn order(&self, order: Order) {
@@ -176,15 +214,24 @@ impl Activity {
 /// A request under way on a connection. Dropped, it is over.
 pub struct Exchange {
     activity: Rc<Activity>,
-    owed: bool,
+    /// In its `turns`.
+    index: usize,
 }
 
 impl Exchange {
     pub fn begin(activity: Rc<Activity>) -> Self {
-        activity.requests.set(activity.requests.get() + 1);
-        activity.owed.set(activity.owed.get() + 1);
         activity.enter(Phase::Idle);
-        Self { activity, owed: true }
+        activity.running.set(activity.running.get() + 1);
+        let turn = Some(Turn { owed: true, since: activity.clock.get(), task: None });
+        let mut turns = activity.turns.borrow_mut();
+        let index = turns.iter().position(Option::is_none).unwrap_or(turns.len());
+        match turns.get_mut(index) {
+            Some(free) => *free = turn,
+            None => turns.push(turn),
+        }
+        drop(turns);
+        activity.newest.set(index);
+        Self { activity, index }
     }
 
     /// Why it is cut off, if it is.
@@ -193,22 +240,24 @@ impl Exchange {
     }
 
     /// Whether the client waits for us.
-    pub fn owe(&mut self, owed: bool) {
-        let activity = &self.activity;
-        match (self.owed, owed) {
-            (true, false) => activity.owed.set(activity.owed.get() - 1),
-            (false, true) => activity.owed.set(activity.owed.get() + 1),
-            _ => {}
+    pub fn owe(&self, owed: bool) {
+        if let Some(Some(turn)) = self.activity.turns.borrow_mut().get_mut(self.index)
+            // How long it waits for us counts from when it began to.
+            && !(owed && turn.owed)
+        {
+            (turn.owed, turn.since) = (owed, self.activity.clock.get());
         }
-        self.owed = owed;
-        activity.since.set(activity.clock.get());
     }
 }
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        self.owe(false);
-        self.activity.requests.set(self.activity.requests.get() - 1);
+        let activity = &self.activity;
+        activity.running.set(activity.running.get() - 1);
+        activity.since.set(activity.clock.get());
+        if let Some(turn) = activity.turns.borrow_mut().get_mut(self.index) {
+            *turn = None;
+        }
     }
 }
 
@@ -224,13 +273,44 @@ mod tests {
     #[test]
     fn a_client_that_waits_for_us_may_wait() {
         let activity = Activity::new(Clock::default());
-        let mut exchange = Exchange::begin(activity.clone());
+        let exchange = Exchange::begin(activity.clone());
         assert_eq!(later(&activity, 10_000), None);
         exchange.owe(false);
+        activity.blocked();
         assert_eq!(later(&activity, AMPLE.stall), None);
         assert_eq!(later(&activity, 1), Some(Order::Cut(Cut::TooSlow)));
+        activity.sent();
         exchange.owe(true);
         assert_eq!(later(&activity, 10_000), None);
+    }
+
+    #[tokio::test]
+    async fn a_response_that_is_not_taken_ends_whatever_goes_on_beside_it() {
+        let activity = Activity::new(Clock::default());
+        activity.speaks_http2();
+        let begin = || {
+            let exchange = Exchange::begin(activity.clone());
+            let task = tokio::spawn(std::future::pending::<()>());
+            activity.answered_by(task.abort_handle());
+            (exchange, task)
+        };
+        let [(waiting, first), (stalled, second), (active, third)] = [begin(), begin(), begin()];
+        stalled.owe(false);
+        for _ in 0..AMPLE.stall / 100 {
+            active.owe(false);
+            activity.end_stalled(&AMPLE);
+            drop(begin());
+            assert_eq!(later(&activity, 100), None);
+        }
+        tokio::task::yield_now().await;
+        assert!(!second.is_finished());
+        activity.clock.set(activity.clock.get() + 1);
+        activity.end_stalled(&AMPLE);
+        assert!(second.await.unwrap_err().is_cancelled());
+        drop((stalled, active, waiting));
+        assert!(!first.is_finished() && !third.is_finished());
+        assert_eq!(later(&activity, AMPLE.idle_http2), None);
+        assert_eq!(later(&activity, 1), Some(Order::Finish));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::activity::Cut;
 use super::counters::Counted;
@@ -23,6 +24,7 @@ pub struct Body {
     left: u64,
     log: Option<Entry>,
     counted: Option<Counted>,
+    _place: Option<OwnedSemaphorePermit>,
     /// A manifest, a blob or a list.
     is_content: bool,
 }
@@ -57,6 +59,7 @@ impl Body {
             parts: None,
             log: None,
             counted: None,
+            _place: None,
             is_content: false,
         }
     }
@@ -70,6 +73,7 @@ impl Body {
             parts: None,
             log: None,
             counted: None,
+            _place: None,
             is_content: false,
         }
     }
@@ -81,6 +85,7 @@ impl Body {
             left: length,
             log: None,
             counted: None,
+            _place: None,
             is_content: false,
         }
     }
@@ -88,7 +93,15 @@ impl Body {
     pub fn multipart(pieces: Multipart, pull: Arc<Pull>, blob: Blob) -> Self {
         let left = pieces.length();
         let parts = Some(Parts { pieces, pull, blob });
-        Self { content: Content::Over, parts, left, log: None, counted: None, is_content: false }
+        Self {
+            content: Content::Over,
+            parts,
+            left,
+            log: None,
+            counted: None,
+            _place: None,
+            is_content: false,
+        }
     }
 
     /// Has the request's line written when the body is done with.
@@ -106,6 +119,12 @@ impl Body {
     /// Counts its bytes, and the request as under way until the body is done with.
     pub fn counted(mut self, counted: Option<Counted>) -> Self {
         self.counted = counted;
+        self
+    }
+
+    /// Keeps the request's place among all others until it is done with.
+    pub fn placed(mut self, place: Option<OwnedSemaphorePermit>) -> Self {
+        self._place = place;
         self
     }
 

@@ -19,7 +19,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ServerConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
 use super::activity::{Activity, Exchange, Order};
 use super::body::{Body, CutShort};
@@ -173,14 +173,9 @@ async fn serve_http2(socket: &Socket, client: Peer, common: Common, activity: &R
     let shared = activity.clone();
     let service = service_fn(move |request| {
         let exchange = Exchange::begin(shared.clone());
-        let (responder, streams) = (common.responder.clone(), common.streams.clone());
-        async move {
-            // Never closed.
-            let place = streams.acquire_owned().await.ok();
-            answer(request, client, responder, exchange, place).await
-        }
+        answer(request, client, common.responder.clone(), exchange, Some(common.streams.clone()))
     });
-    let connection = http2::Builder::new(OnThisThread)
+    let connection = http2::Builder::new(OnThisThread { activity: activity.clone() })
         .timer(TokioTimer::new())
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PONG_WITHIN)
@@ -229,13 +224,13 @@ async fn answer(
     client: Peer,
     responder: Arc<Responder>,
     exchange: Exchange,
-    place: Option<OwnedSemaphorePermit>,
+    places: Option<Arc<Semaphore>>,
 ) -> Result<http::Response<Watched>, Infallible> {
     let request = in_origin_form(request);
     let counted = (client != Peer::Probe).then(|| responder.counters.request());
     let log = Entry::of(&request, client);
-    let response = responder.respond(request, client, log).await;
-    Ok(response.map(|body| Watched { body: body.counted(counted), exchange, _place: place }))
+    let response = responder.respond(request, client, log, places).await;
+    Ok(response.map(|body| Watched { body: body.counted(counted), exchange }))
 }
 
 /// As HTTP/1.1 mostly has it: the authority in `Host`, not in the target.
@@ -254,7 +249,6 @@ fn in_origin_form<B>(mut request: Request<B>) -> Request<B> {
 struct Watched {
     body: Body,
     exchange: Exchange,
-    _place: Option<OwnedSemaphorePermit>,
 }
 
 impl Drop for Watched {
@@ -287,12 +281,15 @@ impl http_body::Body for Watched {
     }
 }
 
-/// Streams are served on the thread of their connection.
+/// Streams are served on the thread of their connection. Each is handed over right after its request was.
 #[derive(Clone)]
-struct OnThisThread;
+struct OnThisThread {
+    activity: Rc<Activity>,
+}
 
 impl<F: Future<Output = ()> + 'static> Executor<F> for OnThisThread {
     fn execute(&self, stream: F) {
-        tokio::task::spawn_local(stream);
+        let task = tokio::task::spawn_local(stream);
+        self.activity.answered_by(task.abort_handle());
     }
 }

@@ -1,11 +1,13 @@
 //! From a typed request to an answer.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
-use http::{HeaderMap, Method, Request, Response};
+use http::{Method, Request, Response};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::access::Access;
 use super::body::Body;
@@ -23,6 +25,9 @@ use crate::pull::{Origin, Pull, Want};
 const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");
+
+/// A request waits so long for its place, before the time that it has for its answer.
+const PLACE_WITHIN: Duration = Duration::from_secs(5);
 
 /// What answering goes by.
 pub struct Responder {
@@ -59,14 +64,16 @@ impl Responder {
         self.terms.store(Arc::new(Terms::new(settings, &self.own)));
     }
 
-    /// Answers one request. The line of the log is written when the body is done with.
+    /// Answers one request. The line of the log is written when the body is done with. Where there are `places`, what
+    /// is not refused takes one until then.
     pub async fn respond<B>(
         &self,
         request: Request<B>,
         client: Peer,
         mut log: Option<Entry>,
+        places: Option<Arc<Semaphore>>,
     ) -> Response<Body> {
-        let answer = self.answer(client, request.method(), request.uri(), request.headers(), &mut log).await;
+        let answer = self.answer(client, &request, &mut log, places).await;
         let Answer { mut response, origin } = answer.unwrap_or_else(|failure| {
             let id = log.as_mut().map(|log| {
                 log.error = Some(failure.message.clone());
@@ -99,14 +106,14 @@ impl Responder {
         response.map(|body| body.logged(log).content(origin.is_some()))
     }
 
-    async fn answer(
+    async fn answer<B>(
         &self,
         client: Peer,
-        method: &Method,
-        uri: &http::Uri,
-        headers: &HeaderMap,
+        request: &Request<B>,
         log: &mut Option<Entry>,
+        places: Option<Arc<Semaphore>>,
     ) -> Result<Answer, Failure> {
+        let headers = request.headers();
         let terms = self.terms.load_full();
         terms.access.admit(client, headers).await?;
         if headers.get_all(header::VIA).iter().any(|via| contains(via, &self.id)) {
@@ -114,21 +121,13 @@ impl Responder {
                 "this request came from this registry itself: a mirror must not have itself as its upstream";
             return Err(Failure::new(508, Code::Denied, message));
         }
-        let Route { endpoint, namespace } = route(&terms.rules, method, uri, headers)?;
+        let Route { endpoint, namespace } = route(&terms.rules, request.method(), request.uri(), headers)?;
         if let Some(log) = log {
             log.endpoint = Some(endpoint.clone());
         }
-        terms.access.permit(&endpoint)?;
-        let want = if method == Method::HEAD { Want::Head } else { Want::Body };
-        let mut answer = match endpoint {
-            Endpoint::Base => Ok(base()),
-            Endpoint::Manifest(image) => self.manifest(&image, want, headers).await,
-            Endpoint::Blob(name, digest) => self.blob(&name, &digest, want, headers).await,
-            Endpoint::Tags { name, asked, page } => {
-                let header = headers.contains_key("x-registry").then_some(&name.registry);
-                self.tags(&name, &asked, &page, |last| next_page(uri, header, &page, last)).await
-            }
-            Endpoint::Referrers { subject, types } => self.referrers(&subject, &types).await,
+        let mut answer = match terms.access.permit(&endpoint) {
+            Ok(()) => self.permitted(endpoint, request, places).await,
+            Err(refusal) => Err(refusal.into()),
         };
         let headers = match &mut answer {
             Ok(answer) => answer.response.headers_mut(),
@@ -139,12 +138,46 @@ impl Responder {
         }
         answer
     }
+
+    async fn permitted<B>(
+        &self,
+        endpoint: Endpoint,
+        request: &Request<B>,
+        places: Option<Arc<Semaphore>>,
+    ) -> Result<Answer, Failure> {
+        let place = match places {
+            Some(places) => Some(place(places).await?),
+            None => None,
+        };
+        let headers = request.headers();
+        let want = if request.method() == Method::HEAD { Want::Head } else { Want::Body };
+        let Answer { response, origin } = match endpoint {
+            Endpoint::Base => base(),
+            Endpoint::Manifest(image) => self.manifest(&image, want, headers).await?,
+            Endpoint::Blob(name, digest) => self.blob(&name, &digest, want, headers).await?,
+            Endpoint::Tags { name, asked, page } => {
+                let header = headers.contains_key("x-registry").then_some(&name.registry);
+                self.tags(&name, &asked, &page, |last| next_page(request.uri(), header, &page, last)).await?
+            }
+            Endpoint::Referrers { subject, types } => self.referrers(&subject, &types).await?,
+        };
+        Ok(Answer { response: response.map(|body| body.placed(place)), origin })
+    }
 }
 
 impl Terms {
     fn new(settings: &Settings, own: &[Registry]) -> Self {
         Self { rules: Rules::new(settings, own), access: Access::new(settings) }
     }
+}
+
+async fn place(places: Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Failure> {
+    // They are never closed.
+    let place = tokio::time::timeout(PLACE_WITHIN, places.acquire_owned()).await.ok().and_then(Result::ok);
+    place.ok_or_else(|| {
+        let message = "as many requests over HTTP/2 are being answered as can be: try again";
+        Failure::new(503, Code::Unavailable, message)
+    })
 }
 
 fn contains(value: &HeaderValue, text: &str) -> bool {

@@ -14,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::LocalSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
-use super::activity::{AMPLE, Activity, Clock, Cut, Order, SCARCE};
+use super::activity::{AMPLE, Activity, CROWDED, Clock, Cut, Order, SCARCE};
 use super::connection::{self, Common};
 use super::limits;
 use super::listener::{AsyncListener, Connection, Listener};
@@ -208,8 +208,13 @@ pub async fn serve(
             }
             _ = ticks.tick(), if !connections.borrow().is_empty() => {
                 clock.set(clock.get() + 1);
-                let patience = if room.available_permits() == 0 { &SCARCE } else { &AMPLE };
+                let patience = match (room.available_permits(), common.streams.available_permits()) {
+                    (0, _) => &SCARCE,
+                    (_, 0) => &CROWDED,
+                    _ => &AMPLE,
+                };
                 connections.borrow_mut().retain(|activity| {
+                    activity.end_stalled(patience);
                     if let Some(order) = activity.overdue(patience) {
                         activity.order(order);
                     }

@@ -12,6 +12,7 @@ use rustls::sign::CertifiedKey;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{Instant, sleep};
@@ -27,47 +28,78 @@ use crate::upstream::Upstreams;
 const BLOB: u64 = 64 << 20;
 const HEX: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
+type Requests = h2::client::SendRequest<Bytes>;
+
 /// A thread's work on this one, with an empty cache but for one blob of zeros.
 struct Place {
     address: SocketAddr,
     tls: Arc<ArcSwapOption<rustls::ServerConfig>>,
+    /// The one for pulls, which has a clock of its own: what it works on would stop the one of the tests.
+    runtime: Option<Runtime>,
     _folder: TempDir,
     _shut_down: watch::Sender<bool>,
 }
 
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
 async fn place(places: usize, tls: Option<Arc<rustls::ServerConfig>>) -> Place {
+    placed(places, places, "air_gapped = true", tls).await
+}
+
+/// With room for so many connections, and for so many requests of HTTP/2 at once.
+async fn placed(
+    connections: usize,
+    streams: usize,
+    keys: &str,
+    tls: Option<Arc<rustls::ServerConfig>>,
+) -> Place {
     let folder = tempfile::tempdir().unwrap();
     let images = folder.path().join("images");
     let file = folder.path().join("c.toml");
-    std::fs::write(&file, format!("image_path = {images:?}\nair_gapped = true")).unwrap();
+    std::fs::write(&file, format!("image_path = {images:?}\n{keys}")).unwrap();
     let settings = Configuration::load(Some(&file), &[]).unwrap().settings;
     let store = Arc::new(Store::open(&images).unwrap());
     std::fs::File::create(images.join("blobs").join(HEX)).unwrap().set_len(BLOB).unwrap();
     let upstreams = Upstreams::new(&settings, "1.1 tests").unwrap();
-    let pull = Pull::new(settings.clone(), store, upstreams, tokio::runtime::Handle::current());
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let pull = Pull::new(settings.clone(), store, upstreams, runtime.handle().clone());
     let responder = Arc::new(Responder::new(pull, &settings, Vec::new(), "tests".to_owned()));
 
     let tls = Arc::new(ArcSwapOption::new(tls));
-    let common = Common { responder, tls: tls.clone(), streams: Arc::new(Semaphore::new(places)) };
+    let common = Common { responder, tls: tls.clone(), streams: Arc::new(Semaphore::new(streams)) };
     let listener = Listener::from(std::net::TcpListener::bind("127.0.0.1:0").unwrap());
     let address = listener.address().unwrap();
     let (shut_down, shutdown) = watch::channel(false);
-    let room = Arc::new(Semaphore::new(places));
+    let room = Arc::new(Semaphore::new(connections));
     let (sender, mut admitted) = mpsc::channel(1);
-    let (connections, incoming) = mpsc::unbounded_channel();
+    let (dealt, incoming) = mpsc::unbounded_channel();
     spawn_local(server::accept(listener.into_async().unwrap(), room.clone(), sender, shutdown.clone()));
     spawn_local(async move {
         while let Some(connection) = admitted.recv().await {
-            let _ = connections.send(connection);
+            let _ = dealt.send(connection);
         }
     });
     spawn_local(server::serve(incoming, common, room, shutdown));
-    Place { address, tls, _folder: folder, _shut_down: shut_down }
+    Place { address, tls, runtime: Some(runtime), _folder: folder, _shut_down: shut_down }
 }
 
 /// Runs a test beside what it tests.
 async fn here<R>(test: impl Future<Output = R>) -> R {
     LocalSet::new().run_until(test).await
+}
+
+/// Awaits what other threads have a part in, for which the clock would not wait.
+async fn in_real_time<R>(work: impl Future<Output = R>) -> R {
+    tokio::time::resume();
+    let done = work.await;
+    tokio::time::pause();
+    done
 }
 
 fn seconds(count: u64) -> Duration {
@@ -83,9 +115,7 @@ impl Place {
     }
 
     /// A connection over which HTTP/2 is spoken, and what its requests are sent by.
-    async fn http2(
-        &self,
-    ) -> (h2::client::SendRequest<Bytes>, tokio::task::JoinHandle<Result<(), h2::Error>>) {
+    async fn http2(&self) -> (Requests, tokio::task::JoinHandle<Result<(), h2::Error>>) {
         let mut builder = h2::client::Builder::new();
         builder.initial_window_size(1 << 14);
         let (requests, connection) = builder.handshake(self.connect().await).await.unwrap();
@@ -264,25 +294,145 @@ async fn an_http2_client_that_is_gone_without_a_word_is_found() {
     .await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn http2_streams_that_take_nothing_end_their_connection_after_five_minutes() {
-    here(async {
-        let place = place(9, None).await;
-        let (mut requests, connection) = place.http2().await;
-        let begun = Instant::now();
-        let request = Request::get(format!("http://x{}", blob())).body(()).unwrap();
-        let (response, _) = requests.send_request(request, true).unwrap();
-        let mut body = response.await.unwrap().into_body();
-        // The window is full with the first of it, and is not opened again. What it asks is answered meanwhile.
+/// A response of HTTP/2 of which nothing is taken.
+async fn stalled(requests: &mut Requests) -> h2::RecvStream {
+    in_real_time(async {
+        let mut body = asked(requests, &blob()).await.unwrap();
+        // The window is full with the first of it, and is not opened again.
         body.data().await.unwrap().unwrap();
-        let _ = connection.await.unwrap();
-        let age = begun.elapsed().as_secs();
-        assert!((299..310).contains(&age), "{age}");
-        let mut ended = body.data().await;
-        while let Some(Ok(_)) = ended {
-            ended = body.data().await;
+        body
+    })
+    .await
+}
+
+/// The body of an answer with 200, or another status.
+async fn asked(requests: &mut Requests, target: &str) -> Result<h2::RecvStream, u16> {
+    let request = Request::get(format!("http://x{target}")).body(()).unwrap();
+    let response = requests.send_request(request, true).unwrap().0.await.unwrap();
+    match response.status().as_u16() {
+        200 => Ok(response.into_body()),
+        other => Err(other),
+    }
+}
+
+/// Waits until a body ends early.
+async fn cut_off(mut body: h2::RecvStream) {
+    let mut ended = body.data().await;
+    while let Some(Ok(_)) = ended {
+        ended = body.data().await;
+    }
+    let error = ended.expect("the body must not seem whole").unwrap_err();
+    assert_eq!(error.reason(), Some(h2::Reason::CANCEL), "{error}");
+}
+
+/// An upstream that begins a blob and then says nothing more, for ever.
+async fn silent_upstream() -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    spawn_local(async move {
+        let mut kept = Vec::new();
+        while let Ok((mut client, _)) = listener.accept().await {
+            let _ = client.read(&mut [0; 4096]).await;
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {BLOB}\r\n\r\n");
+            let _ = client.write_all(&[head.as_bytes(), &vec![0; 2 << 20]].concat()).await;
+            kept.push(client);
         }
-        assert!(matches!(ended, Some(Err(_))), "the body must not seem whole");
+    });
+    format!("pull_timeout = \"1d\"\n[[registries]]\nname = \"docker.io\"\nurl = \"{url}\"\n")
+}
+
+/// What the silent upstream has.
+fn endless() -> String {
+    format!("/v2/a/blobs/sha256:{}", HEX.replace('0', "f"))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_over_http2_that_is_not_taken_is_reset_after_five_minutes_whatever_goes_on_beside_it() {
+    here(async {
+        let place = placed(9, 9, &silent_upstream().await, None).await;
+        let (mut requests, connection) = place.http2().await;
+        let [mut waiting, mut active] = in_real_time(async {
+            [asked(&mut requests, &endless()).await.unwrap(), asked(&mut requests, &blob()).await.unwrap()]
+        })
+        .await;
+        let (begun, stalled) = (Instant::now(), stalled(&mut requests).await);
+        let stalled = spawn_local(async move {
+            cut_off(stalled).await;
+            begun.elapsed().as_secs()
+        });
+        let waiting = spawn_local(async move {
+            let mut got = 0;
+            while let Some(Ok(data)) = waiting.data().await {
+                got += data.len() as u64;
+                waiting.flow_control().release_capacity(data.len()).unwrap();
+            }
+            got
+        });
+        for _ in 0..8 {
+            // One takes little, and others come.
+            in_real_time(async {
+                let mut taken = 0;
+                while taken < 256 << 10 {
+                    let data = active.data().await.unwrap().unwrap();
+                    taken += data.len();
+                    active.flow_control().release_capacity(data.len()).unwrap();
+                }
+                drop(asked(&mut requests, "/v2/").await.unwrap());
+            })
+            .await;
+            sleep(seconds(50)).await;
+        }
+        let age = stalled.await.unwrap();
+        assert!((299..310).contains(&age), "{age}");
+        assert!(!waiting.is_finished());
+        drop((active, requests));
+        waiting.abort();
+        let _ = waiting.await;
+        connection.await.unwrap().unwrap();
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_takes_nothing_over_http2_keeps_others_out_for_a_minute_at_most() {
+    here(async {
+        let place = placed(9, 2, "air_gapped = true", None).await;
+        let (mut hog, _connection) = place.http2().await;
+        let bodies = [stalled(&mut hog).await, stalled(&mut hog).await];
+        let begun = Instant::now();
+        let (mut requests, _connection) = place.http2().await;
+        assert_eq!(asked(&mut requests, "/v2/").await.unwrap_err(), 503);
+        let waited = begun.elapsed().as_secs();
+        assert!((4..7).contains(&waited), "{waited}");
+        let mut old = place.connect().await;
+        old.write_all(PING).await.unwrap();
+        answered(&mut old).await;
+        loop {
+            // Its own requests that wait do not help it.
+            let more = async { asked(&mut hog, "/v2/").await.is_ok() };
+            if tokio::join!(more, async { asked(&mut requests, "/v2/").await.is_ok() }).1 {
+                break;
+            }
+            assert!(begun.elapsed() < seconds(70));
+        }
+        let age = begun.elapsed().as_secs();
+        assert!((50..70).contains(&age), "{age}");
+        for body in bodies {
+            cut_off(body).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_refused_takes_no_place() {
+    here(async {
+        let keys = "air_gapped = true\nclients = [\"192.0.2.0/24\"]";
+        let place = placed(9, 0, keys, None).await;
+        let begun = Instant::now();
+        let (mut requests, _connection) = place.http2().await;
+        assert_eq!(asked(&mut requests, &blob()).await.unwrap_err(), 403);
+        assert!(begun.elapsed() < seconds(1));
     })
     .await;
 }
