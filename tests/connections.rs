@@ -252,6 +252,32 @@ fn a_request_that_is_cut_anywhere_leaves_nothing_behind() {
     cut_everywhere(&daemon, b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00");
 }
 
+/// As `nc -N` does.
+#[test]
+fn who_has_closed_its_half_is_answered() {
+    let (image, upstream, daemon) = serving();
+    let ask = |target: &str| {
+        let mut socket = TcpStream::connect(daemon.addr).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.write_all(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).unwrap();
+        socket.shutdown(Shutdown::Write).unwrap();
+        socket
+    };
+    let answer = |mut socket: TcpStream, body: &[u8]| {
+        let mut answer = Vec::new();
+        socket.read_to_end(&mut answer).unwrap();
+        assert!(answer.starts_with(b"HTTP/1.1 200 OK\r\n") && answer.ends_with(body));
+    };
+    answer(ask("/v2/"), b"{}");
+    let layer = &image.layers[0];
+    upstream.hold(&layer.digest, MIB);
+    let waits = ask(&blob(&image));
+    eventually("it was asked for", || upstream.count("GET", &layer.digest) == 1);
+    upstream.release(&layer.digest);
+    answer(waits, &layer.bytes());
+    answer(ask(&blob(&image)), &layer.bytes());
+}
+
 #[test]
 fn a_head_that_does_not_end_is_given_up() {
     let (_, _upstream, daemon) = serving();

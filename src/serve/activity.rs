@@ -26,12 +26,16 @@ pub struct Patience {
     pub idle_http2: u32,
     /// Taking any of a response. A client's disk may be slow: containerd's stalls for tens of seconds.
     pub stall: u32,
+    /// What a client waits for that will say nothing more, and may be gone.
+    pub half_closed: u32,
 }
 
-pub const AMPLE: Patience = Patience { handshake: 10, head: 30, idle: 120, idle_http2: 300, stall: 300 };
+pub const AMPLE: Patience =
+    Patience { handshake: 10, head: 30, idle: 120, idle_http2: 300, stall: 300, half_closed: 30 };
 
 /// When others wait to be let in.
-pub const SCARCE: Patience = Patience { handshake: 5, head: 5, idle: 2, idle_http2: 5, stall: 60 };
+pub const SCARCE: Patience =
+    Patience { handshake: 5, head: 5, idle: 2, idle_http2: 5, stall: 60, half_closed: 5 };
 
 /// When requests of HTTP/2 wait for a place, which those that stall take from them.
 pub const CROWDED: Patience = Patience { stall: SCARCE.stall, ..AMPLE };
@@ -89,6 +93,8 @@ pub struct Activity {
     running: Cell<u32>,
     /// Since when the client takes nothing of what was written.
     blocked: Cell<Option<u32>>,
+    /// Since when we know that the client sends nothing more.
+    half_closed: Cell<Option<u32>>,
     order: Cell<Option<Order>>,
     cut: Cell<Option<Cut>>,
     waiting: RefCell<Option<Waker>>,
@@ -105,6 +111,7 @@ impl Activity {
             newest: Cell::new(0),
             running: Cell::new(0),
             blocked: Cell::new(None),
+            half_closed: Cell::new(None),
             order: Cell::new(None),
             cut: Cell::new(None),
             waiting: RefCell::new(None),
@@ -149,6 +156,21 @@ impl Activity {
         }
     }
 
+    pub fn is_http2(&self) -> bool {
+        self.http2.get()
+    }
+
+    /// Whether a request is being answered.
+    pub fn is_answering(&self) -> bool {
+        self.running.get() > 0
+    }
+
+    pub fn half_closed(&self) {
+        if self.half_closed.get().is_none() {
+            self.half_closed.set(Some(self.clock.get()));
+        }
+    }
+
     /// What answers the newest request. It is ended by itself when the client takes nothing of the response.
     pub fn answered_by(&self, task: AbortHandle) {
         if let Some(Some(turn)) = self.turns.borrow_mut().get_mut(self.newest.get()) {
@@ -161,7 +183,7 @@ impl Activity {
         let cut = Order::Cut(Cut::TooSlow);
         let (since, limit, order) = match (self.blocked.get(), self.phase.get()) {
             (Some(since), _) => (since, patience.stall, cut),
-            _ if self.running.get() > 0 => return None,
+            _ if self.running.get() > 0 => (self.abandoned()?, patience.half_closed, cut),
             (None, Phase::Handshake) => (self.since.get(), patience.handshake, cut),
             (None, Phase::Head) => (self.since.get(), patience.head, cut),
             (None, Phase::Idle) if self.http2.get() => (self.since.get(), patience.idle_http2, Order::Finish),
@@ -169,6 +191,13 @@ impl Activity {
         };
         let age = self.clock.get() - since;
         (age > limit).then(|| if age > limit + FINISH { cut } else { order })
+    }
+
+    /// Since when a client waits of which only a write would tell whether it is there.
+    fn abandoned(&self) -> Option<u32> {
+        let half_closed = self.half_closed.get()?;
+        let turns = self.turns.borrow();
+        turns.iter().flatten().filter(|turn| turn.owed).map(|turn| turn.since.max(half_closed)).min()
     }
 
     /// Ends the responses of HTTP/2 of which the client has taken nothing for too long, each by itself.
@@ -282,6 +311,21 @@ mod tests {
         activity.sent();
         exchange.owe(true);
         assert_eq!(later(&activity, 10_000), None);
+    }
+
+    #[test]
+    fn who_may_be_gone_is_waited_with_for_half_a_minute_at_a_time() {
+        let activity = Activity::new(Clock::default());
+        let exchange = Exchange::begin(activity.clone());
+        assert_eq!(later(&activity, 1000), None);
+        activity.half_closed();
+        assert_eq!(later(&activity, AMPLE.half_closed), None);
+        exchange.owe(false);
+        exchange.owe(true);
+        assert_eq!(later(&activity, AMPLE.half_closed), None);
+        exchange.owe(true);
+        activity.half_closed();
+        assert_eq!(later(&activity, 1), Some(Order::Cut));
     }
 
     #[tokio::test]

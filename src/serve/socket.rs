@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -24,11 +24,15 @@ struct Inner {
     stream: Stream,
     /// What was read to see which protocol this is.
     ahead: Bytes,
+    /// Something was given to be written, and not all of it went out yet.
+    unsent: bool,
+    /// Who waits to read what comes after the answer: that nothing comes any more was kept from it.
+    reading: Option<Waker>,
 }
 
 impl Socket {
     pub fn new(stream: Stream, ahead: Bytes, activity: Rc<Activity>) -> Self {
-        Self { inner: Rc::new(RefCell::new(Inner { stream, ahead })), activity }
+        Self { inner: Rc::new(RefCell::new(Inner { stream, ahead, unsent: false, reading: None })), activity }
     }
 
     /// The stream, once the other handle is gone.
@@ -37,12 +41,25 @@ impl Socket {
     }
 
     fn poll<T>(&self, poll: impl FnOnce(Pin<&mut Stream>) -> Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        let polled = poll(Pin::new(&mut self.inner.borrow_mut().stream));
+        let inner = &mut *self.inner.borrow_mut();
+        inner.unsent = true;
+        let polled = poll(Pin::new(&mut inner.stream));
         match polled {
             Poll::Pending => self.activity.blocked(),
             Poll::Ready(_) => self.activity.sent(),
         }
         polled
+    }
+
+    /// What hyper is told of the end of what a client sends. It would take it for a hang-up while a request of HTTP/1
+    /// is being answered; a client that has asked all that it will may close its half and wait.
+    fn poll_end(&self, inner: &mut Inner, context: &Context<'_>) -> Poll<io::Result<()>> {
+        if self.activity.is_http2() || !self.activity.is_answering() && !inner.unsent {
+            return Poll::Ready(Ok(()));
+        }
+        self.activity.half_closed();
+        inner.reading = Some(context.waker().clone());
+        Poll::Pending
     }
 }
 
@@ -54,11 +71,16 @@ impl AsyncRead for Socket {
     ) -> Poll<io::Result<()>> {
         let inner = &mut *self.inner.borrow_mut();
         if inner.ahead.is_empty() {
+            let filled = buffer.filled().len();
             let polled = Pin::new(&mut inner.stream).poll_read(context, buffer);
-            if polled.is_ready() {
-                self.activity.received();
-            }
-            return polled;
+            return match polled {
+                Poll::Ready(Ok(())) if buffer.filled().len() == filled => self.poll_end(inner, context),
+                Poll::Ready(_) => {
+                    self.activity.received();
+                    polled
+                }
+                Poll::Pending => polled,
+            };
         }
         let count = inner.ahead.len().min(buffer.remaining());
         buffer.put_slice(&inner.ahead[..count]);
@@ -88,7 +110,15 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll(|stream| stream.poll_flush(context))
+        let flushed = self.poll(|stream| stream.poll_flush(context));
+        if flushed.is_ready() {
+            let inner = &mut *self.inner.borrow_mut();
+            inner.unsent = false;
+            if let Some(reading) = inner.reading.take_if(|_| !self.activity.is_answering()) {
+                reading.wake();
+            }
+        }
+        flushed
     }
 
     /// Left to [`Stream::close`].

@@ -438,6 +438,50 @@ async fn who_is_refused_takes_no_place() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_has_closed_its_half_gets_all_of_the_answer() {
+    here(async {
+        let place = place(9, None).await;
+        let mut client = place.connect().await;
+        client.write_all(format!("GET {} HTTP/1.1\r\nHost: x\r\n\r\n", blob()).as_bytes()).await.unwrap();
+        client.shutdown().await.unwrap();
+        let begun = Instant::now();
+        let mut piece = vec![0; 1 << 20];
+        let mut got = client.read(&mut piece).await.unwrap() as u64;
+        // What is written has to wait.
+        sleep(seconds(100)).await;
+        loop {
+            match client.read(&mut piece).await.unwrap() {
+                0 => break,
+                count => got += count as u64,
+            }
+        }
+        assert!((BLOB..BLOB + 2000).contains(&got), "{got}");
+        let age = begun.elapsed().as_secs();
+        assert!(age < 110, "it is not kept for another request: {age}");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_waits_may_wait_and_one_that_may_be_gone_for_half_a_minute() {
+    here(async {
+        let place = placed(9, 9, &silent_upstream().await, None).await;
+        let request = format!("GET {} HTTP/1.1\r\nHost: x\r\n\r\n", endless());
+        let mut client = place.connect().await;
+        client.write_all(request.as_bytes()).await.unwrap();
+        in_real_time(client.read_exact(&mut vec![0; 2 << 20])).await.unwrap();
+        sleep(seconds(1000)).await;
+        let mut rest = Vec::new();
+        let more = tokio::time::timeout(seconds(100), client.read_to_end(&mut rest)).await;
+        assert!(more.is_err(), "{more:?}");
+        client.shutdown().await.unwrap();
+        let age = closed(&mut client).await;
+        assert!((29..40).contains(&age), "{age}");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_does_not_shake_hands_is_let_go_after_ten_seconds() {
     here(async {
         let place = place(9, Some(identity().1)).await;
