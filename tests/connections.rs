@@ -279,6 +279,25 @@ fn who_has_closed_its_half_is_answered() {
 }
 
 #[test]
+fn a_request_of_http_1_1_has_one_host() {
+    let (_, _upstream, daemon) = serving();
+    for (head, status) in [
+        ("GET /v2/ HTTP/1.1\r\n", "400"),
+        ("GET /v2/ HTTP/1.1\r\nHost: a\r\nHost: b\r\n", "400"),
+        ("GET /v2/ HTTP/1.1\r\nHost:\r\n", "200"),
+        ("GET /v2/ HTTP/1.0\r\n", "200"),
+    ] {
+        let mut socket = TcpStream::connect(daemon.addr).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.write_all(format!("{head}Connection: close\r\n\r\n").as_bytes()).unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        assert_eq!(answer.split(' ').nth(1), Some(status), "{head}: {answer}");
+        assert_eq!(answer.contains("UNSUPPORTED"), status == "400", "{answer}");
+    }
+}
+
+#[test]
 fn a_head_that_does_not_end_is_given_up() {
     let (_, _upstream, daemon) = serving();
     let mut socket = TcpStream::connect(daemon.addr).unwrap();

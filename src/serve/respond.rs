@@ -6,7 +6,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, Version};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::access::Access;
@@ -120,6 +120,10 @@ impl Responder {
             let message =
                 "this request came from this registry itself: a mirror must not have itself as its upstream";
             return Err(Failure::new(508, Code::Denied, message));
+        }
+        // RFC 9112, 3.2.
+        if request.version() == Version::HTTP_11 && headers.get_all(header::HOST).iter().count() != 1 {
+            return Err(Failure::new(400, Code::Unsupported, "a request of HTTP/1.1 has one header Host"));
         }
         let Route { endpoint, namespace } = route(&terms.rules, request.method(), request.uri(), headers)?;
         if let Some(log) = log {
