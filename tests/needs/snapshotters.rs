@@ -10,9 +10,25 @@ fn a_range_far_ahead_of_a_download_does_not_wait_for_it() {
     let mut whole = get(&scene.blob()).open(scene.daemon.addr);
     whole.read_to(MIB);
     // Upstream holds back what stands behind 2 MiB from whoever asks for less, and from nobody else.
-    let footer = scene.range(&format!("bytes={}-{}", 30 * MIB, 30 * MIB + 99)).is(206);
-    assert!(footer.body == scene.layer().slice(30 * MIB, 100));
+    let part = scene.range(&format!("bytes={}-{}", 30 * MIB, 30 * MIB + 99)).is(206);
+    assert!(part.body == scene.layer().slice(30 * MIB, 100));
     scene.upstream.release(&scene.layer().digest);
+    whole.whole();
+}
+
+/// The footer of stargz. No byte of it is late but the last of the blob, which nobody gets before the digest is known:
+/// a snapshotter that does not wait for the download turns elsewhere.
+#[test]
+fn a_footer_comes_at_once_but_for_the_last_byte_of_the_blob() {
+    let scene = Scene::of(40 * MIB);
+    scene.upstream.hold(&scene.layer().digest, 2 * MIB);
+    let mut whole = get(&scene.blob()).open(scene.daemon.addr);
+    whole.read_to(MIB);
+    let mut footer = get(&scene.blob()).range("bytes=-51").open(scene.daemon.addr);
+    assert_eq!(footer.head.status, 206);
+    assert!(footer.read_to(50) == scene.layer().slice(40 * MIB - 51, 50));
+    scene.upstream.release(&scene.layer().digest);
+    assert!(footer.whole().body == scene.layer().slice(40 * MIB - 1, 1));
     whole.whole();
 }
 
