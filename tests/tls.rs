@@ -354,11 +354,17 @@ fn containerd_that_was_told_of_tls_pulls_in_the_clear() {
     needs!("containerd", "ctr");
     let image = Image::small(3);
     let upstream = Upstream::start(Layout::of("team/app", "1", &image));
-    let daemon = Daemon::of(&upstream);
+    let folder = tempfile::tempdir().unwrap();
+    let (cert, _) = Ca::new().leaf().write(folder.path(), "a");
     let containerd = Containerd::start();
-    containerd.hosts("docker.io", &host("http", daemon.addr, "skip_verify = true"));
-    containerd.pull("docker.io/team/app:1");
-    assert!(!upstream.seen().is_empty());
+    for told in ["skip_verify = true", &format!("ca = {cert:?}")] {
+        upstream.forget();
+        let daemon = Daemon::of(&upstream);
+        containerd.hosts("docker.io", &host("http", daemon.addr, told));
+        containerd.pull("docker.io/team/app:1");
+        containerd.remove("docker.io/team/app:1");
+        assert!(!upstream.seen().is_empty(), "{told}");
+    }
 }
 
 #[test]
