@@ -8,6 +8,7 @@ use std::fs::Permissions;
 use std::io::Read;
 use std::net::SocketAddr;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
 use std::process::Command;
 
 use nix::fcntl::OFlag;
@@ -19,6 +20,7 @@ use support::client::{connect, get};
 use support::daemon::{BINARY, Daemon};
 use support::process::{Process, eventually, free_port, tied};
 use support::systemd::Manager;
+use support::tls::Ca;
 
 #[test]
 fn systemd_hears_of_readiness_once_requests_are_answered_and_of_the_end() {
@@ -300,6 +302,28 @@ fn root_becomes_another_once_it_has_what_only_root_can_have() {
     let wanted = format!("in {} cannot be read: Permission denied", secret.display());
     assert!(error.contains(&wanted) && !error.contains("hunter2"), "{error}");
     daemon.get("/v2/").is(200);
+
+    let (cert, key) = Ca::new().leaf().write(daemon.dir.path(), "a");
+    let users = daemon.dir.path().join("htpasswd");
+    std::fs::write(&users, "").unwrap();
+    for file in [&cert, &key, &users] {
+        std::fs::set_permissions(file, Permissions::from_mode(0o600)).unwrap();
+    }
+    let tls = |cert: &Path, key: &Path| format!("[server_tls]\ncert = {cert:?}\nkey = {key:?}\n");
+    for (text, unreadable) in
+        [(tls(&cert, &key), &cert), (tls(&cert, &key), &key), (format!("htpasswd = {users:?}\n"), &users)]
+    {
+        if unreadable == &key {
+            std::fs::set_permissions(&cert, Permissions::from_mode(0o644)).unwrap();
+        }
+        daemon.configure(&text);
+        let reload = daemon.run(&["reload"]);
+        assert_eq!(reload.status.code(), Some(1));
+        let error = String::from_utf8_lossy(&reload.stderr);
+        let path = unreadable.display().to_string();
+        let said = error.contains(&path) && error.contains("cannot be read: Permission denied");
+        assert!(said, "{error}\nwanted: {path}");
+    }
 }
 
 #[test]
