@@ -15,7 +15,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{LocalSet, spawn_local};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::connection::Common;
 use super::{Listener, Responder, server};
@@ -308,7 +308,8 @@ async fn stalled(requests: &mut Requests) -> h2::RecvStream {
 /// The body of an answer with 200, or another status.
 async fn asked(requests: &mut Requests, target: &str) -> Result<h2::RecvStream, u16> {
     let request = Request::get(format!("http://x{target}")).body(()).unwrap();
-    let response = requests.send_request(request, true).unwrap().0.await.unwrap();
+    let response = requests.send_request(request, true).unwrap().0;
+    let response = timeout(seconds(60), response).await.unwrap().unwrap();
     match response.status().as_u16() {
         200 => Ok(response.into_body()),
         other => Err(other),
@@ -382,7 +383,7 @@ async fn a_response_over_http2_that_is_not_taken_is_reset_after_five_minutes_wha
             .await;
             sleep(seconds(50)).await;
         }
-        let age = stalled.await.unwrap();
+        let age = timeout(seconds(1), stalled).await.unwrap().unwrap();
         assert!((299..310).contains(&age), "{age}");
         assert!(!waiting.is_finished());
         drop((active, requests));
@@ -472,7 +473,7 @@ async fn a_client_that_waits_may_wait_and_one_that_may_be_gone_for_half_a_minute
         in_real_time(client.read_exact(&mut vec![0; 2 << 20])).await.unwrap();
         sleep(seconds(1000)).await;
         let mut rest = Vec::new();
-        let more = tokio::time::timeout(seconds(100), client.read_to_end(&mut rest)).await;
+        let more = timeout(seconds(100), client.read_to_end(&mut rest)).await;
         assert!(more.is_err(), "{more:?}");
         client.shutdown().await.unwrap();
         let age = closed(&mut client).await;
