@@ -10,4 +10,5 @@ mod life;
 mod machine;
 mod privileges;
 mod rpm;
+mod symbols;
 mod use_of_it;
