@@ -325,7 +325,7 @@ mod tests {
         assert_eq!(later(&activity, AMPLE.half_closed), None);
         exchange.owe(true);
         activity.half_closed();
-        assert_eq!(later(&activity, 1), Some(Order::Cut));
+        assert_eq!(later(&activity, 1), Some(Order::Cut(Cut::TooSlow)));
     }
 
     #[tokio::test]
