@@ -380,7 +380,7 @@ fn a_disk_that_gets_full_loses_what_was_not_used_for_longest() {
 }
 
 #[test]
-fn a_turned_bit_is_found_put_aside_and_fetched_anew() {
+fn what_a_check_puts_aside_is_fetched_anew() {
     let image = Image::new(vec![Layer::random(1, 5 * MIB), Layer::of_noise(2, 20_000)]);
     let upstream = Upstream::start(Layout::of("library/app", "1", &image));
     let mut daemon = Daemon::with("tag_ttl = \"1h\"", &upstream);
@@ -398,16 +398,36 @@ fn a_turned_bit_is_found_put_aside_and_fetched_anew() {
     assert_eq!((&json["wrong"], &json["findings"][0]["fault"]), (&1.into(), &"wrong_content".into()));
     assert!(daemon.blob(layer.hex()).exists());
 
-    assert!(daemon.terminate().success());
-    assert_eq!(run(&daemon, &["check", "--repair"]).status.code(), Some(1));
+    let repair = |daemon: &Daemon, told: &str| {
+        let repaired = run(daemon, &["check", "--repair"]);
+        assert_eq!(repaired.status.code(), Some(1));
+        let text = String::from_utf8(repaired.stdout).unwrap();
+        assert!(text.contains(told), "{text}");
+    };
+    let is_whole = |daemon: &Daemon| {
+        assert!(ran(daemon, &["check"]).contains("nothing wrong"));
+        assert!(ran(daemon, &["list"]).starts_with("docker.io/library/app "));
+        daemon.proven();
+    };
+    // By the daemon in the background.
+    upstream.forget();
+    repair(&daemon, "the daemon fetches them anew");
     assert!(daemon.images().join(format!("partial/{}.bad", layer.hex())).exists());
-    assert!(ran(&daemon, &["check"]).contains("nothing wrong"));
+    eventually("it is told", || daemon.log().contains("fetched anew all 1 that a check put aside"));
+    assert_eq!(upstream.sent(&layer.digest), layer.size());
+    is_whole(&daemon);
+    // Without one by the command. With a manifest its names go, too.
+    assert!(daemon.terminate().success());
+    flip(&daemon.blob(layer.hex()), 3 * MIB);
+    repair(&daemon, "fetched anew 1 of 1");
+    is_whole(&daemon);
+    flip(&daemon.manifest(image.manifest.hex()), 3);
+    repair(&daemon, "fetched anew 2 of 2");
+    is_whole(&daemon);
     upstream.forget();
     daemon.start();
     pull(&daemon, "library/app", &image);
-    assert_eq!(upstream.sent(&layer.digest), layer.size());
-    published(&daemon, &image);
-    daemon.proven();
+    assert!(upstream.seen().is_empty(), "{:?}", upstream.seen());
 }
 
 #[test]
@@ -430,12 +450,12 @@ fn the_daemon_checks_its_cache_in_idle_time_and_remembers_when() {
     assert_eq!(policies("check"), ["5"], "SCHED_IDLE");
     assert_eq!(policies("publish"), ["0"]);
 
-    flip(&daemon.blob(layer.hex()), MIB);
-    eventually("it is put aside", || !daemon.blob(layer.hex()).exists());
-    eventually("it is told", || daemon.log().contains("1 wrong, 1 of them repaired"));
     upstream.forget();
-    pull(&daemon, "library/app", &image);
+    flip(&daemon.blob(layer.hex()), MIB);
+    eventually("it is told", || daemon.log().contains("1 wrong, 1 of them repaired"));
+    eventually("it is fetched anew", || daemon.log().contains("fetched anew all 1 that a check put aside"));
     assert_eq!(upstream.sent(&layer.digest), layer.size());
+    daemon.proven();
     assert!(daemon.terminate().success());
 
     // Not every start is followed by a check: what counts is when the last one was.

@@ -1,21 +1,23 @@
 //! `ociregistry check`
 
+use std::cell::Cell;
 use std::path::Path;
 use std::sync::Arc;
 
 use clap::Args;
 
 use super::admin::AdminOptions;
-use super::{Error, GlobalOptions, printing};
+use super::{Error, GlobalOptions, printing, tell};
+use crate::daemon::Alone;
 use crate::store::Store;
-use crate::store::care::{CheckReport, CheckRequest, Fault, Finding, Folder, RepairRequest, Usage};
+use crate::store::care::{CheckReport, CheckRequest, Fault, Finding, Folder, Lost, RepairRequest, Usage};
 
 const EXAMPLES: &str = "\
 Examples:
   Is everything in the cache what it should be?
     ociregistry check && echo yes
 
-  Put aside what is not; the next pull fetches it anew:
+  Put aside what is not, and fetch it anew:
     ociregistry check --repair
 
 Exit codes: 0 nothing is wrong, 1 something is or was.";
@@ -27,7 +29,8 @@ Exit codes: 0 nothing is wrong, 1 something is or was.";
 #[derive(Args, Debug)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Check {
-    /// Put aside what is wrong, in partial/*.bad for a day, and remove references that lead nowhere
+    /// Put aside what is wrong, in partial/*.bad for a day, remove references that lead nowhere, and fetch from upstream what
+    /// images have lost by that
     #[arg(long)]
     repair: bool,
     /// Print the report as JSON
@@ -39,6 +42,7 @@ pub struct Check {
 
 impl Check {
     pub fn run(self, global: &GlobalOptions) -> Result<(), Error> {
+        let alone = Cell::new(false);
         let report = printing(|say| {
             let mut each = |finding: Finding| {
                 if !self.json {
@@ -47,7 +51,10 @@ impl Check {
                 Ok(())
             };
             let report = if self.repair {
-                let open = |path: &Path| Ok(Arc::new(Store::open_existing(path)?));
+                let open = |path: &Path| {
+                    alone.set(true);
+                    Ok(Arc::new(Store::open_existing(path)?))
+                };
                 self.admin.command(global, &RepairRequest {}, open, &mut each)?
             } else {
                 let open = |path: &Path| Ok(Folder::open(path)?);
@@ -56,6 +63,15 @@ impl Check {
             say(self.summary(&report)?);
             Ok(report)
         })?;
+        if !report.lost.is_empty() {
+            let text = match alone.get() {
+                true => restore(global, report.lost),
+                false => "the daemon fetches them anew, and its log says how that ends\n".to_owned(),
+            };
+            if !self.json {
+                tell(&text)?;
+            }
+        }
         match report.wrong {
             0 => Ok(()),
             wrong => Err(Error::Wrong(wrong)),
@@ -80,6 +96,28 @@ impl Check {
         }
         Ok(text)
     }
+}
+
+/// Fetches anew what was put aside, as the daemon would; how that ended.
+fn restore(global: &GlobalOptions, lost: Vec<Lost>) -> String {
+    let of = lost.len();
+    let later = "what is missing comes when it is asked for";
+    let opened = global.load(Vec::new()).map_err(Error::from);
+    let cache = match opened.and_then(|loaded| Ok(Alone::open(&loaded.settings)?)) {
+        Ok(cache) => cache,
+        Err(error) => return format!("fetched anew 0 of {of}: {error}; {later}\n"),
+    };
+    let pull = cache.pull.clone();
+    let failed = cache.handle().block_on(async move { pull.restore(lost).await });
+    cache.close();
+    let mut text = format!("fetched anew {} of {of}\n", of - failed.len());
+    for (lost, error) in &failed {
+        text += &format!("  {}: {error}\n", lost.image);
+    }
+    if !failed.is_empty() {
+        text += &format!("{later}\n");
+    }
+    text
 }
 
 fn line(Finding { fault, path, detail, repaired }: &Finding) -> String {

@@ -19,6 +19,7 @@ mod log;
 mod preload;
 mod privileged;
 mod reload;
+mod restore;
 mod sockets;
 mod systemd;
 mod unchecked;
@@ -205,6 +206,7 @@ fn run(
         };
         tokio::spawn(store.clone().keep_times());
         tokio::spawn(store.clone().watch_disk());
+        tokio::spawn(restore::run(store.clone(), pull.clone()));
         if let Some(door) = sockets.health {
             tracing::info!("health is told at http://{}/health", door.address()?);
             let answer = move |path: String| {

@@ -18,6 +18,7 @@ mod passage;
 mod prefetch;
 mod reader;
 mod referrers;
+mod restore;
 mod shared;
 mod sink;
 mod slots;

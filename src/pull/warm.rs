@@ -100,9 +100,9 @@ impl WarmError {
 }
 
 /// What is to be on disk in the end.
-struct Kept {
-    manifests: Vec<(Image, Digest)>,
-    blobs: Vec<Digest>,
+pub(super) struct Kept {
+    pub manifests: Vec<(Image, Digest)>,
+    pub blobs: Vec<Digest>,
 }
 
 impl Kept {
@@ -170,7 +170,7 @@ impl Pull {
             let (pull, name, steps) = (self.clone(), image.name.clone(), steps.clone());
             let digest = blob.digest;
             let download = async move {
-                let done = pull.warm_blob(&name, blob, &steps).await;
+                let done = pull.warm_blob(&name, digest, blob.size, &steps).await;
                 done.map_err(|error| WarmError::Blob { digest, error })
             };
             downloads.spawn_on(download, &self.runtime);
@@ -186,7 +186,7 @@ impl Pull {
     }
 
     /// Fails with the first thing that is not on disk: what was passed on past it, or waits in memory, is not in the cache.
-    async fn prove_kept(&self, name: &Name, mut kept: Kept) -> Result<(), WarmError> {
+    pub(super) async fn prove_kept(&self, name: &Name, mut kept: Kept) -> Result<(), WarmError> {
         if self.settings.load().hello_world {
             kept.manifests.retain(|(image, _)| hello::manifest(image).is_none());
             kept.blobs.retain(|digest| hello::blob(name, digest).is_none());
@@ -204,13 +204,13 @@ impl Pull {
     }
 
     /// Its size, and whether it had to be fetched.
-    async fn warm_blob(
+    pub(super) async fn warm_blob(
         self: &Arc<Self>,
         name: &Name,
-        blob: Descriptor,
+        digest: Digest,
+        size: u64,
         steps: &mpsc::Sender<Step>,
     ) -> Result<(u64, bool), PullError> {
-        let Descriptor { digest, size, .. } = blob;
         let own = self.settings.load().hello_world && hello::blob(name, &digest).is_some();
         if own || self.store.has_blob(&digest) {
             let _ = steps.try_send(Step::Blob { digest, done: size, size });

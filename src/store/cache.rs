@@ -14,7 +14,7 @@ use bytes::Bytes;
 use quick_cache::sync::Cache;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 
-use super::care::{Guard, Rules, Totals};
+use super::care::{Guard, Rules, ToRestore, Totals};
 use super::layout::{Kind, Layout, open_to_read};
 use super::list::{InMemory, in_memory};
 use super::lock::{FolderId, Lock};
@@ -49,6 +49,7 @@ pub struct Store {
     /// Held by a walk over the whole folder that counts or removes, and by a change of pins: one at a time.
     pub(super) care: Mutex<()>,
     pub(super) rules: ArcSwap<Rules>,
+    pub(super) to_restore: ToRestore,
     /// Keys of content that could not be removed.
     pub(super) stuck: Mutex<HashSet<u64>>,
     lock: Lock,
@@ -110,6 +111,7 @@ impl Store {
             totals,
             care: Mutex::new(()),
             rules: ArcSwap::default(),
+            to_restore: ToRestore::default(),
             stuck: Mutex::default(),
             lock,
         })

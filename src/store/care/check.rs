@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::guard::Keys;
 use super::keepers::{Keepers, Standing};
+use super::lost::{Losses, Lost};
 use super::mark::Marking;
 use super::pace::Pace;
 use super::totals::Usage;
@@ -84,6 +85,9 @@ pub struct CheckReport {
     pub orphans: Option<Usage>,
     /// The first thousand.
     pub findings: Vec<Finding>,
+    /// Of what was put aside or removed: what is to be fetched anew.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lost: Vec<Lost>,
 }
 
 impl fmt::Display for CheckReport {
@@ -130,7 +134,7 @@ impl Folder {
 }
 
 impl Store {
-    /// The same, putting aside what is wrong. The result is kept for [`Folder::last_check`], if the disk takes it.
+    /// The same, putting aside what is wrong: [`Store::lost`] hears of it. The result is kept for [`Folder::last_check`], if the disk takes it.
     pub fn check_and_repair(
         &self,
         pace: &Pace<'_>,
@@ -140,6 +144,7 @@ impl Store {
         if let Err(error) = self.write_json(&self.layout.check(), &report) {
             tracing::error!("{error}: the result of the check is not kept");
         }
+        self.to_restore.add(&report.lost);
         Ok(report)
     }
 }
@@ -156,6 +161,7 @@ struct Check<'a> {
     begun_at: u32,
     /// Manifests that are wrong: what leads to them is no finding of its own.
     wrong: HashSet<Digest>,
+    losses: Losses,
     report: CheckReport,
 }
 
@@ -175,10 +181,12 @@ impl<'a> Check<'a> {
             repaired: 0,
             orphans: None,
             findings: Vec::new(),
+            lost: Vec::new(),
         };
         let begun_at = seconds(report.finished.as_second());
         let (keys, begun, wrong) = (Keys::default(), Instant::now(), HashSet::new());
-        Self { folder, store, pace, tell, keys, begun, begun_at, wrong, report }
+        let losses = Losses::default();
+        Self { folder, store, pace, tell, keys, begun, begun_at, wrong, losses, report }
     }
 
     fn run(mut self) -> Result<CheckReport, CareError> {
@@ -193,6 +201,7 @@ impl<'a> Check<'a> {
                 self.references(&repository, which)?;
             }
         }
+        self.report.lost = self.losses.told(self.folder, self.pace)?;
         self.report.finished = Timestamp::now();
         self.report.seconds = self.begun.elapsed().as_secs();
         Ok(self.report)
@@ -266,8 +275,12 @@ impl<'a> Check<'a> {
         };
         let why = format!("the check found it wrong ({detail})");
         let aside = self.store.is_some_and(|store| store.put_aside(kind, digest, Some(&file), &why));
-        if kind == Kind::Manifest {
-            self.wrong.insert(*digest);
+        match kind {
+            Kind::Manifest => {
+                self.wrong.insert(*digest);
+            }
+            Kind::Blob if aside => self.losses.blob(*digest),
+            Kind::Blob => {}
         }
         self.found(fault, path, detail, aside);
         Ok((!aside).then_some(length))
@@ -327,7 +340,7 @@ impl<'a> Check<'a> {
     }
 
     /// Removes a reference that does not fit its manifest, unless either has been replaced since it was read.
-    fn remove_wrong(&self, repository: &Repository, which: Which, entry: &Entry) -> bool {
+    fn remove_wrong(&mut self, repository: &Repository, which: Which, entry: &Entry) -> bool {
         let Record { digest, size, .. } = entry.record;
         let manifest = self.folder.layout.manifest(&digest);
         let is_wrong = |path: &Path| {
@@ -338,9 +351,11 @@ impl<'a> Check<'a> {
         let removed = self.remove_reference(&self.folder.layout.reference(&entry.image), is_wrong);
         if removed && let Some(store) = self.store {
             store.memory.drop_reference(&entry.image);
-            if entry.record.asked || matches!(entry.image.reference, Reference::Tag(_)) {
+            let root = entry.record.asked || matches!(entry.image.reference, Reference::Tag(_));
+            if root {
                 self.uncount();
             }
+            self.losses.name(entry.image.clone(), root);
         }
         removed
     }
