@@ -6,16 +6,17 @@ mod support;
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use support::cache::{blob, err, manifest, out, published, pull, ran};
 use support::client::{Stream, get};
 use support::daemon::{Daemon, list};
-use support::disk::{Disk, EXT4};
+use support::disk::{Disk, EXT4, XFS};
 use support::failing::FailingFile;
 use support::layout::*;
-use support::process::{eventually, succeed};
+use support::process::{eventually, free_port, succeed};
 use support::upstream::Upstream;
 
 /// A daemon on a small disk that looks for nothing on its own.
@@ -27,12 +28,16 @@ struct Scene {
 
 /// `keys` stand at the top of the configuration.
 fn on(options: &str, keys: &str, layout: Layout) -> Scene {
+    on_a(EXT4, options, keys, layout)
+}
+
+fn on_a(make: &[&str], options: &str, keys: &str, layout: Layout) -> Scene {
     let upstream = Upstream::start(layout);
     let mut daemon = Daemon::with(&format!("prefetch = \"none\"\n{keys}"), &upstream);
     daemon.terminate();
     fs::remove_dir_all(daemon.images()).unwrap();
-    let disk = Disk::mounted(EXT4, options, &daemon.images());
-    fs::remove_dir(daemon.images().join("lost+found")).unwrap();
+    let disk = Disk::mounted(make, options, &daemon.images());
+    let _ = fs::remove_dir(daemon.images().join("lost+found"));
     daemon.start();
     Scene { upstream, daemon, disk }
 }
@@ -51,6 +56,20 @@ impl Scene {
 
     fn logged(&self, text: &str) -> bool {
         self.daemon.log().contains(text)
+    }
+
+    /// As health tells it, on this port.
+    fn health(port: u16) -> String {
+        get("/health").send(SocketAddr::from(([127, 0, 0, 1], port))).is(200).text()
+    }
+
+    /// What is new is served, and kept or not.
+    fn pulls(&self, name: &str, image: &Image, kept: bool) {
+        pull(&self.daemon, name, image);
+        if kept {
+            published(&self.daemon, image);
+        }
+        assert!(image.blobs().all(|blob| self.daemon.blob(blob.hex()).exists() == kept));
     }
 
     fn status(&self) -> String {
@@ -207,4 +226,75 @@ fn clients_that_take_nothing_keep_no_other_from_its_bytes() {
     assert!(scene.daemon.get(&target).is(200).body == image.layers[0].bytes());
     assert!(scene.logged("others waited for its place"), "{}", scene.daemon.log());
     drop(idle);
+}
+
+fn images(count: u64) -> (Vec<(String, Image)>, Layout) {
+    let images: Vec<_> = (1..=count).map(|n| (format!("library/app-{n}"), Image::small(n))).collect();
+    let mut layout = Layout::new();
+    images.iter().for_each(|(name, image)| layout.add(name, "1", image));
+    (images, layout)
+}
+
+#[test]
+fn a_read_only_disk_is_served_from_and_all_is_kept_when_it_can_be_written_to() {
+    needs!("mkfs.ext4", "mount");
+    let (images, layout) = images(4);
+    let pulls = |scene: &Scene, n: usize, kept| scene.pulls(&images[n].0, &images[n].1, kept);
+    let port = free_port();
+    let mut scene = on("loop", &format!("health = {port}"), layout);
+    let remount = |scene: &Scene, how: &str| {
+        // What was written just now may still be open for a moment.
+        eventually("it is mounted anew", || {
+            let mut mount = Command::new("mount");
+            mount.args(["-o", &format!("remount,{how}")]).arg(&scene.disk.at);
+            mount.stderr(Stdio::null()).status().unwrap().success()
+        });
+    };
+    pulls(&scene, 0, true);
+    assert!(scene.daemon.terminate().success());
+    remount(&scene, "ro");
+    scene.daemon.start();
+    eventually("the log has it", || scene.logged("the disk is read-only"));
+    assert!(Scene::health(port).contains("degraded"), "{}", Scene::health(port));
+    scene.upstream.forget();
+    pulls(&scene, 0, true);
+    assert!(!scene.upstream.seen().iter().any(|seen| seen.method == "GET"), "{:?}", scene.upstream.seen());
+    pulls(&scene, 1, false);
+    remount(&scene, "rw");
+    eventually("the log has the end", || scene.logged("the disk is no longer read-only"));
+    assert!(Scene::health(port).contains("\"ok\""), "{}", Scene::health(port));
+    eventually("what waited is kept", || scene.daemon.manifest(images[1].1.manifest.hex()).exists());
+    pulls(&scene, 2, true);
+    // And once more, under its feet.
+    remount(&scene, "ro");
+    pulls(&scene, 3, false);
+    eventually("it is told again", || scene.daemon.log().matches("the disk is read-only").count() == 2);
+    remount(&scene, "rw");
+    scene.daemon.proven();
+}
+
+#[test]
+fn a_disk_that_failed_is_used_again_when_it_is_back() {
+    needs!("mkfs.xfs", "xfs_io", "mount");
+    let (images, layout) = images(2);
+    let port = free_port();
+    let scene = on_a(XFS, "loop", &format!("health = {port}"), layout);
+    scene.pulls(&images[0].0, &images[0].1, true);
+    let mut shutdown = Command::new("xfs_io");
+    shutdown.args(["-x", "-c", "shutdown"]).arg(&scene.disk.at);
+    succeed(shutdown);
+    pull(&scene.daemon, &images[1].0, &images[1].1);
+    eventually("the log has it", || scene.logged("the disk is failing"));
+    assert!(Scene::health(port).contains("degraded"), "{}", Scene::health(port));
+    scene.disk.mount_again();
+    eventually("the log has the end", || scene.logged("the disk is no longer failing"));
+    assert_eq!(scene.daemon.log().matches("the disk is failing").count(), 1, "{}", scene.daemon.log());
+    assert!(Scene::health(port).contains("\"ok\""), "{}", Scene::health(port));
+    pull(&scene.daemon, &images[1].0, &images[1].1);
+    let last = scene.daemon.manifest(images[1].1.manifest.hex());
+    eventually("what waited is kept", || last.exists());
+    eventually("what is new is kept", || {
+        images[1].1.blobs().all(|blob| scene.daemon.blob(blob.hex()).exists())
+    });
+    scene.daemon.proven();
 }

@@ -204,6 +204,8 @@ fn run(
                 () = commanded.notified() => {}
             }
         };
+        let disk = store.clone();
+        tokio::task::spawn_blocking(move || disk.look_at_disk());
         tokio::spawn(store.clone().keep_times());
         tokio::spawn(store.clone().watch_disk());
         tokio::spawn(restore::run(store.clone(), pull.clone()));

@@ -117,6 +117,15 @@ impl Store {
         })
     }
 
+    /// Says at once when the disk is one that takes nothing. Blocks.
+    pub fn look_at_disk(&self) {
+        if let Err(error) = self.try_writing()
+            && error.trouble().is_some()
+        {
+            self.disk.failed(&error, 0, None);
+        }
+    }
+
     /// Tells this cache from others; made when the folder was.
     pub fn id(&self) -> &str {
         &self.id

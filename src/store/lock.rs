@@ -147,6 +147,8 @@ fn open_or_make(path: &Path, root: &Path) -> io::Result<File> {
         match options.open(path) {
             // It went meanwhile.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
+            // What is there can be served from a disk that takes nothing.
+            Err(error) if error.kind() == ErrorKind::ReadOnlyFilesystem => return File::open(path),
             opened => return opened,
         }
     }

@@ -42,7 +42,11 @@ impl Store {
             Err(error) if error.kind() == ErrorKind::NotFound => false,
             Err(error) => {
                 let error = StoreError::on("put aside", &path)(error);
-                tracing::error!(oci_digest = %digest, %error, "{why}");
+                match error.trouble() {
+                    // It has said so.
+                    Some(_) if self.disk.is_troubled() => tracing::debug!(%error, "{why}"),
+                    _ => tracing::error!(oci_digest = %digest, %error, "{why}"),
+                }
                 if let (Kind::Blob, Some(data)) = (kind, file.and_then(|file| file.metadata().ok())) {
                     self.shunned.insert(*digest, data.ino());
                 }
