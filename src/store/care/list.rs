@@ -1,5 +1,6 @@
 //! What the cache holds, one row at a time.
 
+use std::cell::Cell;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,7 +15,7 @@ use super::mark::readable;
 use super::reach::{self, Reached};
 use super::walk::{Entry, Repository, Which, contents, repositories, stat};
 use super::{CareError, Folder, Pace, Pins, Usage, patterns};
-use crate::oci::{Digest, Kind as Document, Reference};
+use crate::oci::{Digest, Image, Kind as Document, Reference};
 use crate::store::publish::lock;
 use crate::store::{Kind, StoreError};
 
@@ -144,8 +145,8 @@ pub struct ListedBlob {
 }
 
 impl Folder {
-    /// Tells of the images, until `tell` has enough. Memory holds the names of a repository for each thread that reads
-    /// along. Blocks.
+    /// Tells of the images, until `tell` has enough. Memory holds some 20 bytes for each manifest of
+    /// the repositories that are being read, one by each thread. Blocks.
     pub fn list(
         &self,
         request: &ListRequest,
@@ -257,20 +258,25 @@ impl Folder {
             }
             Ok(bytes)
         };
-        reach::reach(record.digest, &|child| held.contains_key(child), &read, &mut |what| match what {
-            Reached::Manifest(_, bytes) => size += bytes,
-            Reached::Blob(blob) if blob.foreign || !seen.insert(blob.digest) => {}
-            Reached::Blob(blob) => {
-                size += blob.size;
-                is_wanted |= request
-                    .of_blob
-                    .as_ref()
-                    .is_some_and(|part| blob.digest.to_string().contains(part.as_str()));
-                if let Some(blobs) = &mut blobs {
-                    blobs.push(NamedBlob { digest: blob.digest, size: blob.size });
+        reach::reach(
+            record.digest,
+            &|child| held.contains_key(&child.prefix()),
+            &read,
+            &mut |what| match what {
+                Reached::Manifest(_, bytes) => size += bytes,
+                Reached::Blob(blob) if blob.foreign || !seen.insert(blob.digest) => {}
+                Reached::Blob(blob) => {
+                    size += blob.size;
+                    is_wanted |= request
+                        .of_blob
+                        .as_ref()
+                        .is_some_and(|part| blob.digest.to_string().contains(part.as_str()));
+                    if let Some(blobs) = &mut blobs {
+                        blobs.push(NamedBlob { digest: blob.digest, size: blob.size });
+                    }
                 }
-            }
-        })?;
+            },
+        )?;
         Ok(is_wanted.then(|| ListedImage {
             image: image.name.to_string(),
             tag: match &image.reference {
@@ -315,11 +321,19 @@ impl Folder {
     }
 }
 
-/// A name, and what its repository holds by digest with its last use.
+/// What is known of an entry of `_manifests`. A repository may have a hundred thousand of them: the rest is read again
+/// when its turn comes.
+struct Held {
+    used: u32,
+    asked: bool,
+    tagged: Cell<bool>,
+}
+
+/// A name, and what its repository holds, by the prefixes of the digests.
 struct Row<'a> {
     entry: &'a Entry,
     used: u32,
-    held: &'a HashMap<Digest, u32>,
+    held: &'a HashMap<u64, Held>,
 }
 
 impl Row<'_> {
@@ -337,26 +351,31 @@ fn list_repository(
     pins: &Pins,
     tell: &mut dyn FnMut(Row<'_>) -> ControlFlow<()>,
 ) -> Result<ControlFlow<()>, CareError> {
-    let mut manifests = Vec::new();
+    let mut held = HashMap::new();
     for entry in repository.entries(Which::Manifests)? {
-        manifests.extend(readable(entry)?);
+        let Some(Entry { record, used, .. }) = readable(entry)? else { continue };
+        held.insert(record.digest.prefix(), Held { used, asked: record.asked, tagged: Cell::new(false) });
     }
-    let held: HashMap<_, _> = manifests.iter().map(|entry| (entry.record.digest, entry.used)).collect();
     let held = &held;
-    let mut tagged = HashSet::new();
     for entry in repository.entries(Which::Tags)? {
         let Some(entry) = readable(entry)? else { continue };
-        let by_digest = held.get(&entry.record.digest).copied().unwrap_or_default();
-        tagged.insert(entry.record.digest);
-        if tell(Row { entry: &entry, used: entry.used.max(by_digest), held }).is_break() {
+        let by_digest = held.get(&entry.record.digest.prefix());
+        by_digest.inspect(|held| held.tagged.set(true));
+        let used = by_digest.map_or(entry.used, |held| held.used.max(entry.used));
+        if tell(Row { entry: &entry, used, held }).is_break() {
             return Ok(ControlFlow::Break(()));
         }
     }
-    let is_root = |entry: &&Entry| {
-        entry.record.asked || !tagged.contains(&entry.record.digest) || pins.has(&entry.image)
-    };
-    for entry in manifests.iter().filter(is_root) {
-        if tell(Row { entry, used: entry.used, held }).is_break() {
+    for name in repository.names(Which::Manifests)? {
+        let (reference, path) = name?;
+        let Reference::Digest(digest) = reference else { continue };
+        let Some(Held { asked, tagged, .. }) = held.get(&digest.prefix()) else { continue };
+        let image = Image { name: repository.name.clone(), reference };
+        if !asked && tagged.get() && !pins.has(&image) {
+            continue;
+        }
+        let Some(entry) = readable(repository.entry(Which::Manifests, &path))?.flatten() else { continue };
+        if tell(Row { entry: &entry, used: entry.used, held }).is_break() {
             return Ok(ControlFlow::Break(()));
         }
     }

@@ -3,7 +3,8 @@
 //! Roots are tags, manifests that were asked for by digest, and what is pinned. Other entries of `_manifests` are
 //! there because an index of their repository names them, and go with it.
 
-use std::collections::{HashMap, HashSet};
+use std::cell::Cell;
+use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::ops::RangeInclusive;
 
@@ -37,11 +38,13 @@ impl Mark {
     }
 }
 
-/// What is known of an entry of `_manifests`.
+/// What is known of an entry of `_manifests`. A repository may have a hundred thousand of them: their digests are not
+/// held, but read again from the names of the files.
 struct Held {
     root: bool,
     fetched: u32,
     used: u32,
+    reached: Cell<bool>,
 }
 
 /// What a mark goes by.
@@ -73,47 +76,64 @@ impl Marking<'_> {
             let Some(entry) = readable(entry)? else { continue };
             let fetched = seconds(entry.record.fetched.as_second());
             let root = entry.record.asked || self.pins.has(&entry.image);
-            held.insert(entry.record.digest, Held { root, fetched, used: entry.used });
+            let reached = Cell::new(false);
+            held.insert(
+                self.keys.content(&entry.record.digest),
+                Held { root, fetched, used: entry.used, reached },
+            );
         }
-        let mut tree = Tree { marking: self, held: &held, reached: HashSet::new(), mark };
+        let mut tree = Tree { marking: self, repository, held: &held, mark };
         for entry in repository.entries(Which::Tags)? {
             let Some(entry) = readable(entry)? else { continue };
             let fetched = seconds(entry.record.fetched.as_second());
             let candidate = Candidate { image: &entry.image, fetched, used: entry.used };
             tree.follow(entry.record.digest, candidate, self.judge)?;
         }
-        let by_digest =
-            |digest: &Digest| Image { name: repository.name.clone(), reference: Reference::Digest(*digest) };
-        for (digest, entry) in held.iter().filter(|(_, entry)| entry.root) {
-            let image = by_digest(digest);
-            let candidate = Candidate { image: &image, fetched: entry.fetched, used: entry.used };
-            tree.follow(*digest, candidate, self.judge)?;
-            tree.mark.by_digest.push(self.keys.name(&image.name, &image.reference));
-        }
-        for (digest, entry) in held.iter().filter(|(_, entry)| self.recent.contains(&entry.used)) {
-            if !tree.reached.contains(digest) {
-                let image = by_digest(digest);
-                let candidate = Candidate { image: &image, fetched: entry.fetched, used: entry.used };
-                tree.follow(*digest, candidate, &|_| Standing::Stays)?;
-            }
-        }
-        for digest in held.keys().filter(|digest| !tree.reached.contains(digest)) {
-            let key = self.keys.name(&repository.name, &Reference::Digest(*digest));
+        tree.each_held(&|entry| entry.root, &mut |tree, digest, candidate| {
+            tree.mark.by_digest.push(self.keys.name(&repository.name, &candidate.image.reference));
+            tree.follow(digest, candidate, self.judge)
+        })?;
+        let is_recent = |entry: &Held| !entry.reached.get() && self.recent.contains(&entry.used);
+        tree.each_held(&is_recent, &mut |tree, digest, candidate| {
+            tree.follow(digest, candidate, &|_| Standing::Stays)
+        })?;
+        tree.each_held(&|entry| !entry.reached.get(), &mut |tree, _, candidate| {
+            let key = self.keys.name(&repository.name, &candidate.image.reference);
             tree.mark.keepers.keep(key, NOBODY);
-        }
-        Ok(())
+            Ok(())
+        })
     }
 }
 
 /// The mark of one repository.
 struct Tree<'a> {
     marking: &'a Marking<'a>,
-    held: &'a HashMap<Digest, Held>,
-    reached: HashSet<Digest>,
+    repository: &'a Repository,
+    /// By the keys of their contents.
+    held: &'a HashMap<u64, Held>,
     mark: &'a mut Mark,
 }
 
 impl Tree<'_> {
+    /// Tells of each entry of `_manifests` that is held and fits when its turn comes.
+    fn each_held(
+        &mut self,
+        fits: &dyn Fn(&Held) -> bool,
+        tell: &mut dyn FnMut(&mut Self, Digest, Candidate<'_>) -> Result<(), CareError>,
+    ) -> Result<(), CareError> {
+        if !self.held.values().any(fits) {
+            return Ok(());
+        }
+        for name in self.repository.names(Which::Manifests)? {
+            let (Reference::Digest(digest), _) = name? else { continue };
+            let entry = self.held.get(&self.marking.keys.content(&digest));
+            let Some(entry) = entry.filter(|entry| fits(entry)) else { continue };
+            let image = Image { name: self.repository.name.clone(), reference: Reference::Digest(digest) };
+            tell(self, digest, Candidate { image: &image, fetched: entry.fetched, used: entry.used })?;
+        }
+        Ok(())
+    }
+
     fn follow(
         &mut self,
         digest: Digest,
@@ -124,16 +144,17 @@ impl Tree<'_> {
         pace.step(0)?;
         let Image { name, reference } = candidate.image;
         let mut kept = vec![keys.name(name, reference)];
-        let holds = |child: &Digest| self.held.contains_key(child);
+        let held = |digest: &Digest| self.held.get(&keys.content(digest));
+        let holds = |child: &Digest| held(child).is_some();
         let read = |digest: &Digest| reach::read(layout, digest);
         reach::reach(digest, &holds, &read, &mut |what| match what {
             Reached::Manifest(digest, _) => {
                 kept.push(keys.content(&digest));
                 kept.push(keys.name(name, &Reference::Digest(digest)));
-                if let Some(entry) = self.held.get(&digest) {
+                if let Some(entry) = held(&digest) {
                     candidate.used = candidate.used.max(entry.used);
+                    entry.reached.set(true);
                 }
-                self.reached.insert(digest);
             }
             Reached::Blob(blob) => kept.push(keys.content(&blob.digest)),
         })?;
