@@ -9,15 +9,16 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use nix::fcntl::{Flock, FlockArg};
-use serde_json::Value;
+use serde_json::{Value, json};
 use support::cache::*;
 use support::client::{End, get};
 use support::daemon::{BINARY, Daemon, list};
 use support::layout::*;
 use support::process::{eventually, succeed, tied};
+use support::terminal::Terminal;
 use support::upstream::Upstream;
 
 fn run(daemon: &Daemon, args: &[&str]) -> Output {
@@ -532,4 +533,200 @@ fn a_blob_that_breaks_off_while_it_is_sent_is_cut_and_the_next_request_gets_all_
     eventually("it is put aside", || !daemon.blob(layer.hex()).exists());
     let whole = daemon.get(&blob("library/app", &layer.digest)).is(200);
     assert!(whole.body == layer.bytes());
+}
+
+/// What a list goes by: the name, the time it was fetched, how long ago it was used, and its manifest. Its blobs a list
+/// does not look at.
+fn listed(cache: &Path, repository: &str, tag: &str, fetched: &str, unused: Duration, manifest: &Manifest) {
+    fs::write(cache.join("img").join(manifest.hex()), &*manifest.bytes).unwrap();
+    let folder = cache.join("refs/docker.io").join(repository).join("_tags");
+    fs::create_dir_all(&folder).unwrap();
+    let record = json!({
+        "digest": manifest.digest, "mediaType": manifest.media_type, "size": manifest.bytes.len(),
+        "fetched": fetched, "checked": fetched,
+    });
+    let file = folder.join(tag);
+    fs::write(&file, record.to_string()).unwrap();
+    File::open(file).unwrap().set_modified(SystemTime::now() - unused).unwrap();
+}
+
+/// Of one layer that is so large.
+fn manifest_of(seed: u64, size: u64) -> Manifest {
+    let descriptor = |digit: u64, size: u64| {
+        let digest = format!("sha256:{seed:063x}{digit}");
+        json!({ "mediaType": OCI_LAYER, "digest": digest, "size": size })
+    };
+    let manifest = json!({
+        "schemaVersion": 2, "mediaType": OCI_MANIFEST,
+        "config": descriptor(0, 2), "layers": [descriptor(1, size)],
+    });
+    Manifest::json(OCI_MANIFEST, &manifest)
+}
+
+/// With a cache that was made, and no process.
+fn ended() -> Daemon {
+    let mut daemon = Daemon::of(&Upstream::start(Layout::new()));
+    assert!(daemon.terminate().success());
+    daemon
+}
+
+#[test]
+fn a_list_is_in_the_order_that_is_asked_for() {
+    let daemon = ended();
+    for (seed, (name, day, unused, size)) in
+        [("a", 2, 30, 1), ("b", 4, 40, 3), ("c", 1, 10, 2), ("d", 3, 20, 4)].into_iter().enumerate()
+    {
+        let fetched = format!("2026-01-0{day}T12:00:00Z");
+        let manifest = manifest_of(seed as u64, size * 10_000_000);
+        listed(&daemon.images(), name, "1", &fetched, days(unused), &manifest);
+    }
+    let order = |column: &str| -> String {
+        let text = ran(&daemon, &["list", "--sort", column]);
+        text.lines().map(|line| line.strip_prefix("docker.io/").unwrap().chars().next().unwrap()).collect()
+    };
+    assert_eq!(order("name"), "abcd");
+    assert_eq!(order("created"), "cadb");
+    assert_eq!(order("pulled"), "badc");
+    assert_eq!(order("size"), "dbca");
+
+    for (digit, unused, size) in [("1", 20, 2), ("2", 10, 3), ("3", 30, 1)] {
+        let path = daemon.blob(&digit.repeat(64));
+        fs::write(&path, vec![0; size * 10_000]).unwrap();
+        File::open(path).unwrap().set_modified(SystemTime::now() - days(unused)).unwrap();
+    }
+    let order = |column: &str| -> String {
+        let text = ran(&daemon, &["list", "--blobs", "--sort", column]);
+        text.lines().map(|line| line.strip_prefix("sha256:").unwrap().chars().next().unwrap()).collect()
+    };
+    assert_eq!(order("name"), "123");
+    assert_eq!(order("created"), "312");
+    assert_eq!(order("size"), "213");
+}
+
+#[test]
+fn a_list_of_many_images_fits_a_terminal_of_80_columns() {
+    let daemon = ended();
+    let repository = "team/some-application-with-a-rather-long-name";
+    for number in 0..1010u64 {
+        // The last ones, which come when the table is on the terminal already, are the largest and of the longer type.
+        let last = number > 1005;
+        let manifest = match last {
+            true => manifest_of(number, 123_456_789_012),
+            false => index(OCI_INDEX, &[(&manifest_of(number, 1), "amd64")]),
+        };
+        let tag = format!("v{number:05}");
+        listed(&daemon.images(), repository, &tag, "2026-01-31T12:00:00Z", days(1), &manifest);
+    }
+    let mut command = Command::new(BINARY);
+    command.arg("--config-file").arg(daemon.file()).args(["list", "--sort", "name", "--header", "--totals"]);
+    let seen = Terminal::of(&command, 30, 80).ended();
+    let lines: Vec<&str> = seen.lines().map(|line| line.trim_end_matches('\r')).collect();
+    assert_eq!(lines.len(), 1 + 1010 + 1, "{seen}");
+    let wide: Vec<_> = lines.iter().filter(|line| line.chars().count() > 80).collect();
+    assert!(wide.is_empty(), "{wide:#?}");
+    for (number, line) in lines[1..=1010].iter().enumerate() {
+        assert!(line.contains(&format!("  v{number:05}  ")), "{line}");
+    }
+    assert!(lines[1010].ends_with("  123456.79") && lines[1010].contains("  image  "), "{}", lines[1010]);
+}
+
+/// Three images that were not used for so many days, in the cache of a daemon that is not running.
+fn unused(upstream: &Upstream, images: &[Image; 3], ages: [u64; 3]) -> Daemon {
+    let mut daemon = Daemon::of(upstream);
+    for (number, image) in images.iter().enumerate() {
+        let repository = format!("library/app-{number}");
+        upstream.change(|layout| layout.add(&repository, "1", image));
+        pull(&daemon, &repository, image);
+        published(&daemon, image);
+    }
+    assert!(daemon.terminate().success());
+    for (number, age) in ages.into_iter().enumerate() {
+        unused_for(&daemon.images().join(format!("refs/docker.io/library/app-{number}")), days(age));
+    }
+    daemon
+}
+
+/// Starts it with rounds as these keys say, ten a second.
+fn with_rounds(daemon: &mut Daemon, upstream: &Upstream, keys: &str) {
+    let rounds = format!("[prune]\nmin_free = \"0%\"\nfrequency = \"100ms\"\n{keys}\n");
+    daemon.configure(&format!("{rounds}{}", support::daemon::entry("docker.io", upstream)));
+    daemon.options(&["--log-level", "debug"]);
+    daemon.start();
+}
+
+fn holds(daemon: &Daemon, image: &Image) -> bool {
+    image.blobs().all(|layer| daemon.blob(layer.hex()).exists())
+}
+
+#[test]
+fn rounds_by_creation_take_what_was_fetched_long_ago_though_it_is_used() {
+    let upstream = Upstream::start(Layout::new());
+    let images = [1, 2, 3].map(Image::small);
+    let mut daemon = unused(&upstream, &images, [1, 30, 1]);
+    // The first came long ago, the others just now.
+    for file in files(&daemon.images().join("refs/docker.io/library/app-0")) {
+        let mut record: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+        record["fetched"] = json!("2020-01-31T12:00:00Z");
+        fs::write(&file, record.to_string()).unwrap();
+        File::open(&file).unwrap().set_modified(SystemTime::now() - days(1)).unwrap();
+    }
+    with_rounds(&mut daemon, &upstream, "type = \"created\"\nduration = \"20d\"");
+    eventually("the old one goes", || images[0].blobs().all(|layer| !daemon.blob(layer.hex()).exists()));
+    eventually("the round is over", || daemon.log().contains("pruned 1 images"));
+    assert!(holds(&daemon, &images[1]) && holds(&daemon, &images[2]), "{}", daemon.log());
+}
+
+#[test]
+fn a_round_takes_no_more_images_than_it_may_those_first_that_were_not_used_for_longest() {
+    let upstream = Upstream::start(Layout::new());
+    let images = [1, 2, 3].map(Image::small);
+    let mut daemon = unused(&upstream, &images, [40, 50, 30]);
+    with_rounds(&mut daemon, &upstream, "duration = \"10d\"\ncount = 1");
+    eventually("all are gone", || images.iter().all(|image| !holds(&daemon, image)));
+    eventually("each in a round of its own", || daemon.log().matches("pruned 1 images").count() == 3);
+    let log = daemon.log();
+    let at = |number: usize| log.find(&format!("pruned \"docker.io/library/app-{number}:1\"")).unwrap();
+    assert!(at(1) < at(0) && at(0) < at(2), "{log}");
+}
+
+#[test]
+fn rounds_that_only_say_what_would_go_take_nothing() {
+    let upstream = Upstream::start(Layout::new());
+    let images = [1, 2, 3].map(Image::small);
+    let mut daemon = unused(&upstream, &images, [40, 50, 0]);
+    let before = files(&daemon.images().join("refs"));
+    with_rounds(&mut daemon, &upstream, "duration = \"10d\"\ndry_run = true");
+    eventually("rounds are told", || daemon.log().matches("would prune 2 images").count() >= 3);
+    assert!(daemon.terminate().success());
+    assert_eq!(files(&daemon.images().join("refs")), before);
+    assert!(images.iter().all(|image| holds(&daemon, image)));
+}
+
+#[test]
+fn a_manifest_that_rotted_is_put_aside_when_it_is_asked_for_and_fetched_anew() {
+    let image = Image::small(1);
+    let mut upstream = Upstream::start(Layout::of("library/app", "1", &image));
+    let mut daemon = Daemon::with("tag_ttl = \"1h\"", &upstream);
+    pull(&daemon, "library/app", &image);
+    published(&daemon, &image);
+    let hex = image.manifest.hex();
+    let by_digest = format!("/v2/library/app/manifests/{}?ns=docker.io", image.manifest.digest);
+    let aside = daemon.images().join(format!("partial/{hex}.bad"));
+    for target in [manifest("library/app"), by_digest] {
+        // What memory has of it is right.
+        assert!(daemon.terminate().success());
+        flip(&daemon.manifest(hex), 10);
+        let wrong = fs::read(daemon.manifest(hex)).unwrap();
+        daemon.start();
+        upstream.forget();
+        assert_eq!(daemon.get(&target).is(200).body, *image.manifest.bytes, "{target}");
+        assert_eq!(upstream.count("GET", "/manifests/"), 1, "{target}");
+        assert_eq!(fs::read(&aside).unwrap(), wrong);
+        eventually("the good one is kept", || daemon.manifest(hex).exists());
+        fs::remove_file(&aside).unwrap();
+    }
+    daemon.restart();
+    upstream.stop();
+    pull(&daemon, "library/app", &image);
+    daemon.proven();
 }

@@ -198,3 +198,23 @@ fn lists_that_cannot_be_read_keep_it_from_starting() {
     let output = check(path.join("none-*.list").to_str().unwrap());
     assert!(output.status.success() && err(&output).contains("no file matches"), "{}", err(&output));
 }
+
+#[test]
+fn lists_on_the_command_line_are_preloaded() {
+    let mut upstream = Upstream::start(Layout::new());
+    let images = three(&upstream);
+    let mut daemon = Daemon::prepared(&entry("docker.io", &upstream));
+    let lists = ["first", "second"].map(|name| daemon.dir.path().join(name));
+    fs::write(&lists[0], "app-1:1\n").unwrap();
+    fs::write(&lists[1], "# another\napp-3:1\n").unwrap();
+    let [first, second] = lists.map(|list| list.display().to_string());
+    daemon.options(&["--preload-images", &format!("{first},{second}")]);
+    daemon.start();
+    eventually("they are here", || daemon.log().contains("preloaded 2 of 2 images, 4.2 MB fetched"));
+    let pinned = ran(&daemon, &["list", "--pinned", "--json"]);
+    assert!(pinned.contains("library/app-1\"") && pinned.contains("library/app-3\""), "{pinned}");
+    assert!(!pinned.contains("app-2"), "{pinned}");
+    upstream.stop();
+    pull(&daemon, "library/app-1", &images[0]);
+    pull(&daemon, "library/app-3", &images[2]);
+}

@@ -4,18 +4,14 @@
 
 mod support;
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::os::fd::OwnedFd;
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
-use std::thread;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 
-use nix::pty::{Winsize, openpty};
-use nix::sys::termios::{LocalFlags, tcgetattr};
+use nix::sys::termios::LocalFlags;
 use serde_json::Value;
 use support::daemon::{BINARY, Daemon};
 use support::process::{eventually, run, tied};
+use support::terminal::Terminal;
 
 fn watching(daemon: &Daemon, more: &[&str]) -> Command {
     let mut command = tied(BINARY);
@@ -57,81 +53,6 @@ fn where_there_is_no_terminal_one_follows_another_until_the_daemon_or_the_reader
     assert_eq!(output.status.code(), Some(2));
 }
 
-/// A terminal with a program on it.
-struct Terminal {
-    child: Child,
-    keys: File,
-    /// Our end of the program's side.
-    inside: OwnedFd,
-    seen: Arc<Mutex<Vec<u8>>>,
-}
-
-impl Terminal {
-    fn of(command: &Command, rows: u16, columns: u16) -> Self {
-        let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
-        let pair = openpty(Some(&size), None).unwrap();
-        // Signals of the terminal go to the session that it belongs to.
-        let mut leader = tied("setsid");
-        leader.args(["--ctty", "--wait"]).arg(command.get_program()).args(command.get_args());
-        let end = || Stdio::from(pair.slave.try_clone().unwrap());
-        let child = leader.stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
-        let mut output = File::from(pair.master.try_clone().unwrap());
-        let seen = Arc::<Mutex<Vec<u8>>>::default();
-        let into = seen.clone();
-        thread::spawn(move || {
-            let mut buffer = [0; 4096];
-            while let Ok(count @ 1..) = output.read(&mut buffer) {
-                into.lock().unwrap().extend(&buffer[..count]);
-            }
-        });
-        Self { child, keys: File::from(pair.master), inside: pair.slave, seen }
-    }
-
-    fn seen(&self) -> String {
-        String::from_utf8_lossy(&self.seen.lock().unwrap()).into_owned()
-    }
-
-    /// What was painted at a time, without what steers the terminal.
-    fn frames(&self) -> Vec<Vec<String>> {
-        let seen = self.seen();
-        let frames =
-            seen.split("\u{1b}[?2026h\u{1b}[H").skip(1).filter_map(|rest| rest.split_once("\u{1b}[?2026l"));
-        let lines = |(frame, _): (&str, &str)| {
-            frame
-                .replace("\u{1b}[K", "")
-                .replace("\u{1b}[J", "")
-                .lines()
-                .map(|line| line.trim_end_matches('\r').to_owned())
-                .collect()
-        };
-        frames.map(lines).collect()
-    }
-
-    fn shows(&self, text: &str) -> bool {
-        self.frames().last().is_some_and(|frame| frame.iter().any(|line| line.contains(text)))
-    }
-
-    fn types(&mut self, keys: &[u8]) {
-        self.keys.write_all(keys).unwrap();
-    }
-
-    fn local_modes(&self) -> LocalFlags {
-        tcgetattr(&self.inside).unwrap().local_flags
-    }
-
-    /// What all of it was, once the program has ended well.
-    fn ended(mut self) -> String {
-        assert!(self.child.wait().unwrap().success(), "{}", self.seen());
-        let modes = LocalFlags::ICANON | LocalFlags::ECHO | LocalFlags::ISIG;
-        assert!(self.local_modes().contains(modes), "keys are not read as before");
-        // Behind all that it wrote.
-        let mut inside = File::from(self.inside.try_clone().unwrap());
-        inside.write_all(b"<end>").unwrap();
-        eventually("all of it is read", || self.seen().ends_with("<end>"));
-        self.seen().trim_end_matches("<end>").to_owned()
-    }
-}
-
 #[test]
 fn a_terminal_shows_it_in_place_until_q() {
     let mut daemon = Daemon::configured("");
@@ -170,8 +91,7 @@ fn a_narrow_and_low_terminal_is_not_broken_and_ctrl_c_ends_it() {
         "{frame:#?}"
     );
     // It is painted anew as soon as it has another size.
-    let size = rustix::termios::Winsize { ws_row: 50, ws_col: 60, ws_xpixel: 0, ws_ypixel: 0 };
-    rustix::termios::tcsetwinsize(&terminal.keys, size).unwrap();
+    terminal.resize(50, 60);
     eventually("all fits", || terminal.shows("last error  none"));
     let frame = terminal.frames().pop().unwrap();
     assert!(fits(&frame, 50, 60) && frame.len() > 10, "{frame:#?}");

@@ -99,6 +99,11 @@ impl<const N: usize, W: Write> Table<N, W> {
     }
 
     fn print(&mut self, row: &[String; N], widths: &[usize; N]) -> io::Result<()> {
+        // Of a row that was not looked at, a cell may be wider that must not be cut.
+        let widths = self.fit(std::array::from_fn(|at| match self.columns[at].cut {
+            Cut::Never => widths[at].max(row[at].chars().count()),
+            _ => widths[at],
+        }));
         let mut line = String::new();
         for (at, (cell, column)) in row.iter().zip(&self.columns).enumerate() {
             let cell = if self.width.is_some() { cut(cell, widths[at], column.cut) } else { cell.clone() };
@@ -192,5 +197,16 @@ mod tests {
         let text = table(None, false, &rows);
         assert_eq!(text.lines().count(), 3000);
         assert!(text.starts_with("a  b  c\n") && text.ends_with("long  b  c\n"));
+    }
+
+    #[test]
+    fn a_wider_size_below_those_looked_at_fits_too() {
+        let name = "registry.example/team/application";
+        let mut rows = vec![[name, "0123456789abcdef", "1.00"]; LOOKED_AT + 1];
+        rows.push([name, "0123456789abcdef", "123456789.00"]);
+        let text = table(Some(40), false, &rows);
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines.iter().all(|line| line.chars().count() == 40), "{text}");
+        assert!(lines[0].ends_with("  1.00") && lines[LOOKED_AT + 1].ends_with("  123456789.00"));
     }
 }

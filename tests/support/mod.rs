@@ -18,6 +18,7 @@ pub mod registry;
 pub mod runtimes;
 pub mod skip;
 pub mod systemd;
+pub mod terminal;
 pub mod tls;
 pub mod token;
 pub mod trace;
