@@ -7,14 +7,17 @@ mod support;
 use std::fs::File;
 use std::io::Write;
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use support::cache::ran;
+use nix::fcntl::{FallocateFlags, fallocate};
+use support::cache::{pull, ran};
 use support::client::{End, get};
 use support::daemon::{Daemon, list};
 use support::disk::{Disk, EXT4, EXT4_WITHOUT_EXTENTS, XFS};
@@ -422,4 +425,107 @@ fn a_file_that_fails_in_its_middle_is_fetched_anew() {
     });
     drop(failing);
     assert!(daemon.get(&target).is(200).body == blob.bytes());
+}
+
+impl Scene {
+    /// Takes from the layer what was reserved for it and is not written yet: xfs would keep it to the end otherwise.
+    fn unreserve(&self) {
+        let partial = self.daemon.images().join("partial").join(self.layer().hex());
+        let file = File::options().write(true).open(partial).unwrap();
+        let data = file.metadata().unwrap();
+        assert!(data.blocks() * 512 > data.len() + 8 * MIB, "nothing was reserved");
+        let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        let from = data.len().next_multiple_of(4096);
+        fallocate(&file, hole, from as i64, (self.layer().size() - from) as i64).unwrap();
+        let left = file.metadata().unwrap().blocks() * 512;
+        assert!(left < data.len() + MIB, "{left} bytes are still reserved");
+    }
+}
+
+#[test]
+fn on_xfs_too_a_disk_that_fills_up_in_the_middle_of_a_layer_is_invisible() {
+    needs!("mkfs.xfs", "mount");
+    let scene = on(XFS, "loop", 36 * MIB);
+    scene.pulled_through(|scene| {
+        let tag = scene.daemon.images().join("refs/docker.io/library/app/_tags/1");
+        eventually("the manifest is kept", || tag.exists());
+        scene.unreserve();
+        scene.fill();
+    });
+    let said = scene.count("the disk is full: cannot write");
+    assert_eq!(said, 1, "{}", scene.daemon.log());
+    assert_eq!(list(&scene.daemon.images().join("blobs")), Vec::<String>::new());
+    std::fs::remove_file(scene.filler()).unwrap();
+    scene.recovers();
+}
+
+#[test]
+fn a_full_xfs_loses_what_was_not_used_for_longest_too() {
+    needs!("mkfs.xfs", "mount");
+    let mut scene = on(XFS, "loop", 36 * MIB);
+    let [older, old, used] = scene.holding([50 * HOUR, 40 * HOUR, 0]);
+    scene.pulled_through(|_| ());
+    eventually("room was made", || !scene.has(&older) && !scene.has(&old));
+    assert!(scene.has(&used), "what was used within the hour went");
+    assert_eq!(scene.count("made room on the full disk: pruned 2 images"), 1, "{}", scene.daemon.log());
+    eventually("the space is back", || scene.free() > 37 * MIB);
+    assert!(scene.daemon.get(&scene.target).is(200).body == scene.layer().bytes());
+    eventually("it is kept", || scene.daemon.blob(scene.layer().hex()).exists());
+    eventually("the end is in the log", || scene.count("the disk is no longer full") == 1);
+    scene.daemon.proven();
+}
+
+/// Images of 4 MiB, twice as many as the disk has room for.
+const STORM: u64 = 32;
+
+/// Six clients pull all of them again and again, one behind the other, while the disk makes room for what they pull at
+/// the expense of what nobody pulls at the moment; whatever they get is right.
+fn stormed(make: &[&str]) {
+    let mut scene = on(make, "loop", MIB);
+    let images: Vec<Image> = (100..100 + STORM).map(|seed| Image::of_size(seed, 4 * MIB)).collect();
+    for (number, image) in images.iter().enumerate() {
+        scene.upstream.change(|layout| layout.add(&format!("storm/app-{number}"), "1", image));
+    }
+    let (over, pulls) = (AtomicBool::new(false), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        for client in 0..6 {
+            let (scene, images, over, pulls) = (&scene, &images, &over, &pulls);
+            scope.spawn(move || {
+                for (number, image) in images.iter().enumerate().cycle().skip(client) {
+                    pull(&scene.daemon, &format!("storm/app-{number}"), image);
+                    pulls.fetch_add(1, Relaxed);
+                    if over.load(Relaxed) {
+                        break;
+                    }
+                }
+            });
+        }
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            eventually("room was made again and again", || {
+                scene.count("made room on the full disk: pruned") >= 3
+            })
+        }));
+        over.store(true, Relaxed);
+        result.unwrap_or_else(|panic| {
+            eprintln!("{}", scene.daemon.log());
+            resume_unwind(panic)
+        });
+    });
+    assert!(pulls.into_inner() as u64 > STORM);
+    assert!(scene.count("the disk is full") >= 1, "{}", scene.daemon.log());
+    assert!(scene.daemon.terminate().success());
+    assert!(scene.daemon.proven().len() > 1, "nothing is kept");
+    // What is kept serves, and the rest comes anew.
+    scene.daemon.start();
+    for (number, image) in images.iter().enumerate() {
+        pull(&scene.daemon, &format!("storm/app-{number}"), image);
+    }
+}
+
+#[test]
+fn a_disk_that_is_too_small_for_a_storm_of_pulls_costs_none_of_them_a_byte() {
+    needs!("mkfs.ext4", "mkfs.xfs", "mount");
+    for make in [EXT4, EXT4_WITHOUT_EXTENTS, XFS] {
+        stormed(make);
+    }
 }
