@@ -402,7 +402,7 @@ fn what_a_check_puts_aside_is_fetched_anew() {
     let repair = |daemon: &Daemon, told: &str| {
         let repaired = run(daemon, &["check", "--repair"]);
         assert_eq!(repaired.status.code(), Some(1));
-        let text = String::from_utf8(repaired.stdout).unwrap();
+        let text = String::from_utf8(repaired.stderr).unwrap();
         assert!(text.contains(told), "{text}");
     };
     let is_whole = |daemon: &Daemon| {
