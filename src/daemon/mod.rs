@@ -204,8 +204,14 @@ fn run(
                 () = commanded.notified() => {}
             }
         };
-        let disk = store.clone();
-        tokio::task::spawn_blocking(move || disk.look_at_disk());
+        let (disk, path) = (store.clone(), settings.image_path.clone());
+        tokio::task::spawn_blocking(move || {
+            let error = disk.look_at_disk();
+            let hint = error.map(|error| drop_in(&path, Access::Write, &error.source)).unwrap_or_default();
+            if !hint.is_empty() {
+                tracing::error!(path = %path.display(), "perhaps only the unit keeps the daemon from writing there{hint}");
+            }
+        });
         tokio::spawn(store.clone().keep_times());
         tokio::spawn(store.clone().watch_disk());
         tokio::spawn(restore::run(store.clone(), pull.clone()));

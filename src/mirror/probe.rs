@@ -75,7 +75,9 @@ fn encrypt(socket: TcpStream, address: &Address) -> io::Result<StreamOwned<Clien
 
 fn converse(mut stream: impl Read + Write, address: &Address) -> io::Result<String> {
     let host = address.authority();
-    write!(stream, "GET /v2/ HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
+    // In one piece: who sees a part of it may answer that.
+    let request = format!("GET /v2/ HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
     stream.flush()?;
     let mut answer = Vec::new();
     let mut chunk = [0; 1024];

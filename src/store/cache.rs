@@ -117,13 +117,11 @@ impl Store {
         })
     }
 
-    /// Says at once when the disk is one that takes nothing. Blocks.
-    pub fn look_at_disk(&self) {
-        if let Err(error) = self.try_writing()
-            && error.trouble().is_some()
-        {
-            self.disk.failed(&error, 0, None);
-        }
+    /// Says at once when the disk is one that takes nothing, and why. Blocks.
+    pub fn look_at_disk(&self) -> Option<StoreError> {
+        let error = self.try_writing().err().filter(|error| error.trouble().is_some())?;
+        self.disk.failed(&error, 0, None);
+        Some(error)
     }
 
     /// Tells this cache from others; made when the folder was.

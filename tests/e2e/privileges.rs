@@ -96,6 +96,15 @@ fn a_cache_elsewhere_is_refused_with_what_mends_it() {
     machine.run("mkdir /srv/images && systemctl daemon-reload");
     assert_eq!(mend(&machine), (hand_over.map(str::to_owned).to_vec(), let_write.to_owned()));
     serves();
+
+    // A cache that is there already is served without the drop-in, too, and the log says what it is for.
+    machine.run("rm -rf /etc/systemd/system/ociregistry.service.d && systemctl daemon-reload");
+    serves();
+    eventually("it is said", || {
+        let log = machine.log();
+        let said = log.rsplit("Starting ociregistry.service").next().unwrap();
+        said.contains("the disk is read-only") && said.contains("ReadWritePaths=/srv/images")
+    });
 }
 
 #[test]
