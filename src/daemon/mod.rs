@@ -171,6 +171,7 @@ fn run(
         last_reload: Mutex::default(),
         looks: Shared::default(),
     });
+    let image_path = settings.image_path.clone();
     let token = settings.admin.as_ref().map(|admin| Arc::new(Token::new(&admin.token)));
     let reloader = Reloader {
         source,
@@ -204,12 +205,13 @@ fn run(
                 () = commanded.notified() => {}
             }
         };
-        let (disk, path) = (store.clone(), settings.image_path.clone());
+        let disk = store.clone();
         tokio::task::spawn_blocking(move || {
             let error = disk.look_at_disk();
-            let hint = error.map(|error| drop_in(&path, Access::Write, &error.source)).unwrap_or_default();
+            let hint = error.map(|error| drop_in(&image_path, Access::Write, &error.source));
+            let hint = hint.unwrap_or_default();
             if !hint.is_empty() {
-                tracing::error!(path = %path.display(), "perhaps only the unit keeps the daemon from writing there{hint}");
+                tracing::error!(path = %image_path.display(), "perhaps only the unit keeps the daemon from writing there{hint}");
             }
         });
         tokio::spawn(store.clone().keep_times());
