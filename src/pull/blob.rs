@@ -218,10 +218,8 @@ impl Pull {
                 if !progress.has_ended() && first > progress.written.saturating_add(FAR_AHEAD) {
                     // Its last byte is the flight's to give, like that of any other answer.
                     let last = (end - 1).min(blob.size.saturating_sub(2));
-                    if first <= last
-                        && let Ok(place) = self.relays.clone().try_acquire_owned()
-                    {
-                        let relay = Relay::start(&detour, first, last, place);
+                    if first <= last {
+                        let relay = Relay::start(&detour, first, last);
                         return Reader::new(first, end, Source::Relay(relay, seat), Some(detour));
                     }
                 }

@@ -34,7 +34,6 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use quick_cache::sync::Cache;
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
 
 pub use blob::Blob;
 pub use error::{Cause, PullError};
@@ -64,9 +63,6 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(24);
 
 /// A Range that begins further ahead of a download than this is fetched by itself, in bytes.
 const FAR_AHEAD: u64 = 8 << 20;
-
-/// Ranges fetched by themselves, at once.
-const RELAYS: usize = 16;
 
 /// The store has this time for what was downloaded when the daemon ends.
 const SETTLE_WITHIN: Duration = Duration::from_secs(10);
@@ -114,7 +110,6 @@ pub struct Pull {
     /// Blobs of the store that are hashed again because their size is not what a manifest says.
     proofs: Shared<Digest, bool>,
     slots: Mutex<std::collections::HashMap<Registry, Arc<Slots>>>,
-    relays: Arc<Semaphore>,
     /// For clients that get a stream of upstream's each, because the disk does not take a blob.
     passages: passage::Places,
     /// What upstream said it does not have, and when.
@@ -166,7 +161,6 @@ impl Pull {
             referring: Turns::default(),
             proofs: Shared::default(),
             slots: Mutex::default(),
-            relays: Arc::new(Semaphore::new(RELAYS)),
             passages: passage::Places::default(),
             not_found: Cache::new(4096),
             named: Cache::new(16_384),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::PullError;
@@ -20,7 +20,7 @@ mod buffer;
 
 use buffer::{Buffer, CHUNK};
 
-/// A far-ahead read that upstream does not answer in this time waits for the download after all.
+/// A far-ahead read that has no place, or no answer of upstream's, in this time waits for the download after all.
 const RELAY_WITHIN: Duration = Duration::from_secs(10);
 
 /// What a look at the source gave.
@@ -262,16 +262,18 @@ pub struct Relay {
 
 impl Relay {
     /// Asks for the bytes `first..=last`.
-    pub fn start(detour: &Detour, first: u64, last: u64, place: OwnedSemaphorePermit) -> Self {
+    pub fn start(detour: &Detour, first: u64, last: u64) -> Self {
         let (sender, chunks) = mpsc::channel(1);
         let Detour { pull, name, digest, .. } = detour.clone();
         let runtime = pull.runtime.clone();
         let gone = sender.clone();
         let relay = async move {
-            let _place = place;
-            let upstream = pull.upstream(&name.registry);
-            let open = upstream.range(&name.repository, &digest, first, last);
-            let Ok(Ok(mut download)) = timeout(RELAY_WITHIN, open).await else { return };
+            let (upstream, slots) = (pull.upstream(&name.registry), pull.slots(&name));
+            let open = async {
+                let place = slots.relays.acquire().await.ok()?;
+                Some((place, upstream.range(&name.repository, &digest, first, last).await.ok()?))
+            };
+            let Ok(Some((_place, mut download))) = timeout(RELAY_WITHIN, open).await else { return };
             while download.start() == first
                 && let Some(item) = download.chunk().await.transpose()
             {

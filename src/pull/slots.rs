@@ -20,6 +20,9 @@ const SPARE: usize = 3;
 /// Downloads that clients wait for and that wait for a place; each takes some kilobytes of memory.
 const WAITING: usize = 1024;
 
+/// Ranges fetched by themselves, at once.
+const RELAYS: usize = 16;
+
 /// Manifests at once, in memory as a whole.
 const MANIFESTS: usize = 64;
 
@@ -40,6 +43,7 @@ pub enum Weight {
 pub struct Slots {
     queues: Mutex<Queues>,
     pub manifests: Semaphore,
+    pub relays: Semaphore,
     pub early_images: Arc<Semaphore>,
     pub early_blobs: Arc<Semaphore>,
 }
@@ -94,6 +98,7 @@ impl Slots {
         Arc::new(Self {
             queues: Mutex::new(queues),
             manifests: Semaphore::new(MANIFESTS),
+            relays: Semaphore::new(RELAYS),
             early_images: Arc::new(Semaphore::new(EARLY_IMAGES)),
             early_blobs: Arc::new(Semaphore::new(EARLY_BLOBS)),
         })
