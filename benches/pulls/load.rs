@@ -67,18 +67,22 @@ pub fn run_all(address: SocketAddr, images: &[Vec<Target>], connections: usize) 
     });
 }
 
-/// Seconds that each of so many pulls took, by each of so many clients with a pause after each.
+/// Seconds that each pull took while `work` went on, by so many clients with a pause after each.
 pub fn times(
     address: SocketAddr,
     images: &[Vec<Target>],
     clients: usize,
-    pulls: usize,
     pause: Duration,
+    work: &mut dyn FnMut(),
 ) -> Vec<f64> {
+    let over = AtomicBool::new(false);
     let one = |first: usize| {
         let mut client = Client::connect(address);
-        let mut times = Vec::with_capacity(pulls);
-        for image in images.iter().cycle().skip(first * images.len() / clients).take(pulls) {
+        let mut times = Vec::new();
+        for image in images.iter().cycle().skip(first * images.len() / clients) {
+            if over.load(Ordering::Relaxed) {
+                break;
+            }
             let begun = Instant::now();
             image.iter().for_each(|target| client.get(target));
             times.push(begun.elapsed().as_secs_f64());
@@ -88,8 +92,21 @@ pub fn times(
     };
     std::thread::scope(|scope| {
         let clients: Vec<_> = (0..clients).map(|client| scope.spawn(move || one(client))).collect();
+        // However the work ends, the clients do.
+        let ends = Over(&over);
+        work();
+        drop(ends);
         clients.into_iter().flat_map(|client| client.join().expect("a client")).collect()
     })
+}
+
+/// Says so when it goes.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 pub struct Client {
