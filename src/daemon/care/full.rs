@@ -8,13 +8,16 @@ use crate::store::care::CareError;
 /// Room for manifests and configs, in bytes.
 const LITTLE: u64 = 1 << 20;
 
-/// What could not be had is not tried again for so long.
-const PATIENCE: Duration = Duration::from_secs(5 * 60);
+/// What could not be had is not tried again for so many times as long as the try took, within these bounds: what was in use
+/// meanwhile may not be in use then.
+const PATIENCE: u32 = 20;
+const PATIENCE_LEAST: Duration = Duration::from_secs(15);
+const PATIENCE_MOST: Duration = Duration::from_secs(5 * 60);
 
 /// What is known of the full disk from one time to the next.
 #[derive(Default)]
 pub struct FullDisk {
-    /// For so many bytes it has been tried in vain.
+    /// For so many bytes it has been tried in vain, and until when it is not tried again.
     hopeless: Option<(u64, Instant)>,
     /// Of which one, by when it began, that was said.
     told: Option<Instant>,
@@ -27,17 +30,19 @@ impl FullDisk {
     /// Makes room for what the disk had none for since the last time, if anything. Blocks.
     pub fn make_room(&mut self, shared: &Shared) -> Result<(), Stopped> {
         let Some(lacking) = shared.store.lacking() else { return Ok(()) };
-        if self.hopeless.is_some_and(|(least, since)| lacking >= least && since.elapsed() < PATIENCE) {
+        if self.hopeless.is_some_and(|(least, until)| lacking >= least && Instant::now() < until) {
             return Ok(());
         }
         self.hopeless = None;
+        let begun = Instant::now();
         match evict(shared, lacking) {
             Ok(true) => return Ok(()),
             Ok(false) => self.tell(shared, lacking),
             Err(CareError::Stopped) => return Err(Stopped),
             Err(error) => tracing::error!("no room can be made on the full disk: {error}"),
         }
-        self.hopeless = Some((lacking, Instant::now()));
+        let patience = (begun.elapsed() * PATIENCE).clamp(PATIENCE_LEAST, PATIENCE_MOST);
+        self.hopeless = Some((lacking, Instant::now() + patience));
         Ok(())
     }
 
