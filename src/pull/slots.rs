@@ -39,7 +39,7 @@ pub enum Weight {
     Large = 4,
 }
 
-/// A bounded number of places, with two queues for them.
+/// A bounded number of places, with three queues for them, and bounds for what takes none.
 pub struct Slots {
     queues: Mutex<Queues>,
     pub manifests: Semaphore,
