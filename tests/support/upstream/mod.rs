@@ -315,6 +315,10 @@ impl State {
         if request.path == "/v2/" {
             return Answer::new(200, "{}");
         }
+        // Who claims support of signatures is asked for them, by skopeo and podman.
+        if request.path.starts_with("/extensions/v2/") {
+            return Answer::new(200, r#"{"signatures":[]}"#).with("Content-Type", "application/json");
+        }
         let mut parts = request.path.rsplitn(3, '/');
         let (reference, kind) = (parts.next().unwrap(), parts.next().unwrap_or(""));
         let name = parts.next().and_then(|rest| rest.strip_prefix("/v2/")).unwrap_or("");
