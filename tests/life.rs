@@ -168,11 +168,21 @@ fn what_a_command_of_root_makes_in_a_cache_belongs_to_the_owner_of_that() {
     assert!(daemon.run(&["pin", "nginx"]).status.success());
     let owner = std::fs::metadata(daemon.images()).unwrap();
     assert_ne!(owner.uid(), 0);
-    for path in [lock, references, daemon.images().join("pins.json")] {
-        let made = std::fs::metadata(&path).unwrap();
+    for path in [&lock, &references, &daemon.images().join("pins.json")] {
+        let made = std::fs::metadata(path).unwrap();
         assert_eq!((made.uid(), made.gid()), (owner.uid(), owner.gid()), "{}", path.display());
     }
     daemon.start();
+    assert!(daemon.terminate().success());
+    // Nor is root led to a file of its own by what that owner has put there.
+    let own = daemon.dir.path().join("own");
+    std::fs::write(&own, "root's").unwrap();
+    std::fs::remove_file(&lock).unwrap();
+    std::os::unix::fs::symlink(&own, &lock).unwrap();
+    for command in [&["pin", "nginx"][..], &["prune", "--blobs"], &["check", "--repair"]] {
+        assert!(!daemon.run(command).status.success());
+        assert_eq!(std::fs::read(&own).unwrap(), b"root's");
+    }
 }
 
 #[test]

@@ -10,8 +10,9 @@ use http::Method;
 use super::{Error, GlobalOptions};
 use crate::admin::command::{Cache, Command};
 use crate::admin::{AdminError, Client, FILE_NAME};
+use crate::daemon::become_owner;
 use crate::store::care::Pace;
-use crate::store::{Holder, StoreError};
+use crate::store::{Holder, Store, StoreError};
 
 /// Where the packaged service takes commands.
 const SERVICE: &str = "/run/ociregistry";
@@ -114,6 +115,12 @@ impl AdminOptions {
         failed.map_or(Ok(()), Err)?;
         Ok(done?)
     }
+}
+
+/// A cache's store, for a command that changes it.
+pub fn open_store(folder: &Path) -> Result<Store, Error> {
+    become_owner(folder)?;
+    Ok(Store::open_existing(folder)?)
 }
 
 /// The one that a cache's lock file names; it may have ended since.

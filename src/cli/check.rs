@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use super::admin::AdminOptions;
+use super::admin::{AdminOptions, open_store};
 use super::{Error, GlobalOptions, printing};
+use crate::config::{ConfigError, Configuration};
 use crate::daemon::Alone;
-use crate::store::Store;
 use crate::store::care::{CheckReport, CheckRequest, Fault, Finding, Folder, Lost, RepairRequest, Usage};
 
 const EXAMPLES: &str = "\
@@ -43,7 +43,7 @@ pub struct Check {
 
 impl Check {
     pub fn run(self, global: &GlobalOptions) -> Result<(), Error> {
-        let alone = Cell::new(false);
+        let alone = Cell::new(None);
         let report = printing(|say| {
             let mut each = |finding: Finding| {
                 if !self.json {
@@ -53,8 +53,9 @@ impl Check {
             };
             let report = if self.repair {
                 let open = |path: &Path| {
-                    alone.set(true);
-                    Ok(Arc::new(Store::open_existing(path)?))
+                    // The owner of the cache may not be allowed to read all of it.
+                    alone.set(Some(global.load(Vec::new())));
+                    Ok(Arc::new(open_store(path)?))
                 };
                 self.admin.command(global, &RepairRequest {}, open, &mut each)?
             } else {
@@ -65,9 +66,9 @@ impl Check {
             Ok(report)
         })?;
         if !report.lost.is_empty() {
-            let text = match alone.get() {
-                true => restore(global, report.lost),
-                false => "the daemon fetches them anew, and its log says how that ends\n".to_owned(),
+            let text = match alone.take() {
+                Some(loaded) => restore(loaded, report.lost),
+                None => "the daemon fetches them anew, and its log says how that ends\n".to_owned(),
             };
             // The report is the same either way. Nobody may be listening any more.
             let _ = io::stderr().write_all(text.as_bytes());
@@ -99,11 +100,10 @@ impl Check {
 }
 
 /// Fetches anew what was put aside, as the daemon would; how that ended.
-fn restore(global: &GlobalOptions, lost: Vec<Lost>) -> String {
+fn restore(loaded: Result<Configuration, ConfigError>, lost: Vec<Lost>) -> String {
     let of = lost.len();
     let later = "what is missing comes when it is asked for";
-    let opened = global.load(Vec::new()).map_err(Error::from);
-    let cache = match opened.and_then(|loaded| Ok(Alone::open(&loaded.settings)?)) {
+    let cache = match loaded.map_err(Error::from).and_then(|loaded| Ok(Alone::open(&loaded.settings)?)) {
         Ok(cache) => cache,
         Err(error) => return format!("fetched anew 0 of {of}: {error}; {later}\n"),
     };

@@ -5,10 +5,9 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use super::admin::AdminOptions;
+use super::admin::{AdminOptions, open_store};
 use super::{Error, GlobalOptions, printing};
 use crate::oci::Image;
-use crate::store::Store;
 use crate::store::care::{PinAction, PinReport, PinRequest};
 
 /// Keep images whatever is pruned
@@ -52,7 +51,7 @@ impl Unpin {
 
 impl Images {
     fn change(self, global: &GlobalOptions, action: PinAction) -> Result<(), Error> {
-        let open = |path: &Path| Ok(Arc::new(Store::open_existing(path)?));
+        let open = |path: &Path| Ok(Arc::new(open_store(path)?));
         let request = PinRequest { action, images: self.images };
         printing(|say| {
             let mut each = |report: PinReport| {

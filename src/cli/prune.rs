@@ -9,11 +9,10 @@ use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
-use super::admin::AdminOptions;
+use super::admin::{AdminOptions, open_store};
 use super::{Error, GlobalOptions, pattern, printing};
 use crate::admin::text::summary;
 use crate::config;
-use crate::store::Store;
 use crate::store::care::{PruneRequest, Rules};
 
 const EXAMPLES: &str = "\
@@ -66,7 +65,7 @@ impl Prune {
     pub fn run(self, global: &GlobalOptions) -> Result<(), Error> {
         let open = |path: &Path| {
             let prune = global.load(Vec::new())?.settings.prune;
-            let store = Store::open_existing(path)?;
+            let store = open_store(path)?;
             store.set_rules(Rules { keep: Box::new(move |name| prune.keeps(name)), evict: false });
             Ok(Arc::new(store))
         };

@@ -4,7 +4,7 @@
 use std::ffi::CString;
 use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -67,6 +67,19 @@ impl Account {
         Ok(Self::Other(Other { user: user.clone(), group: group.clone(), uid: found.uid, gid }))
     }
 
+    /// The owner of a folder, for what root does there.
+    fn owner_of(folder: &Path) -> Self {
+        // What is wrong with it is told by who opens it.
+        let Ok(data) = fs::metadata(folder) else { return Self::Started };
+        let (uid, gid) = (Uid::from_raw(data.uid()), Gid::from_raw(data.gid()));
+        if !geteuid().is_root() || uid.is_root() {
+            return Self::Started;
+        }
+        let user = User::from_uid(uid).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name);
+        let group = Group::from_gid(gid).ok().flatten().map_or_else(|| gid.to_string(), |group| group.name);
+        Self::Other(Other { user, group, uid, gid })
+    }
+
     /// Makes a folder if there is none, as the one that the daemon will be.
     pub fn make_folder(&self, path: &Path) -> io::Result<()> {
         let Self::Other(other) = self else { return Ok(()) };
@@ -116,6 +129,13 @@ impl Account {
              chown -R {user}:{group} {path}, or serve as another (user, group)"
         ))
     }
+}
+
+/// Who changes a cache as root becomes the owner of its folder, for good: what it makes there has to be the daemon's, and
+/// no link that the daemon's account may have put there leads root elsewhere. To be called before there is another
+/// thread.
+pub fn become_owner(folder: &Path) -> Result<(), ServeError> {
+    Account::owner_of(folder).assume()
 }
 
 impl Other {

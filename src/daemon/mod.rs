@@ -46,6 +46,7 @@ use crate::serve::{Listener, Responder, Server};
 use crate::store::{OpenError, Store};
 use crate::upstream::Upstreams;
 use account::Account;
+pub use account::become_owner;
 pub use alone::Alone;
 use care::Care;
 pub use error::ServeError;

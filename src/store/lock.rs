@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
 use super::layout::Layout;
-use super::{OpenError, StoreError, owner};
+use super::{OpenError, StoreError};
 
 /// How long a second daemon waits for the first to go.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -87,7 +87,7 @@ impl Lock {
     /// Blocks for so long while another process has it.
     pub fn take(layout: &Layout, patience: Duration) -> Result<Self, OpenError> {
         let path = layout.lock();
-        let mut file = open_or_make(&path, &layout.root).map_err(StoreError::on("open", &path))?;
+        let mut file = open_or_make(&path).map_err(StoreError::on("open", &path))?;
         let deadline = Instant::now() + patience;
         loop {
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
@@ -135,22 +135,11 @@ impl Lock {
     }
 }
 
-fn open_or_make(path: &Path, root: &Path) -> io::Result<File> {
-    let mut options = File::options();
-    options.read(true).write(true).mode(0o640);
-    loop {
-        match options.clone().create_new(true).open(path) {
-            Ok(file) => return owner::give(&file, root).map(|()| file),
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error),
-        }
-        match options.open(path) {
-            // It went meanwhile.
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            // What is there can be served from a disk that takes nothing.
-            Err(error) if error.kind() == ErrorKind::ReadOnlyFilesystem => return File::open(path),
-            opened => return opened,
-        }
+fn open_or_make(path: &Path) -> io::Result<File> {
+    match File::options().read(true).write(true).create(true).truncate(false).mode(0o640).open(path) {
+        // What is there can be served from a disk that takes nothing.
+        Err(error) if error.kind() == ErrorKind::ReadOnlyFilesystem => File::open(path).or(Err(error)),
+        opened => opened,
     }
 }
 

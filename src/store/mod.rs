@@ -37,7 +37,6 @@ mod list;
 mod lock;
 mod memory;
 mod open;
-mod owner;
 mod partial;
 mod publish;
 mod record;

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::layout::Layout;
 use super::lock::{Lock, PATIENCE};
-use super::{OpenError, StoreError, owner};
+use super::{OpenError, StoreError};
 
 /// A partial download that nobody asked for again is removed after this time.
 const PARTIAL_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
@@ -66,7 +66,6 @@ fn enter(layout: &Layout, id: Option<String>, patience: Duration) -> Result<Open
         let path = layout.root.join(folder);
         if !path.is_dir() {
             make_folder(&path)?;
-            owner::give_folder(&path, &layout.root).map_err(StoreError::on("give away", &path))?;
         }
     }
     // Names may have been there before store.json: those were left, and are not none.
@@ -136,7 +135,6 @@ fn write_store_json(layout: &Layout) -> Result<String, OpenError> {
         let _ = fs::remove_file(&temporary);
         let mut file = File::options().write(true).create_new(true).mode(0o640).open(&temporary)?;
         file.write_all(&text)?;
-        owner::give(&file, &layout.root)?;
         file.sync_all()?;
         fs::rename(&temporary, &path)?;
         File::open(&layout.root)?.sync_all()

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{CareError, Folder};
 use crate::oci::Image;
 use crate::store::publish::lock;
-use crate::store::{Store, StoreError, owner};
+use crate::store::{Store, StoreError};
 
 /// `pins.json`: `{"pins": {"docker.io/library/busybox:1.36": {"since": …}}}`
 #[derive(Serialize, Deserialize)]
@@ -128,7 +128,6 @@ impl Store {
             let mut file = File::options().write(true).create_new(true).mode(0o640).open(&temporary)?;
             serde_json::to_writer(&file, value)?;
             file.write_all(b"\n")?;
-            owner::give(&file, &self.layout.root)?;
             file.sync_all()?;
             fs::rename(&temporary, path)?;
             File::open(&self.layout.root)?.sync_all()
