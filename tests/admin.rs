@@ -59,7 +59,7 @@ fn commands_say_and_do_the_same_with_the_daemon_and_without_it() {
         pull(&daemon, &format!("team/app-{number}"), image);
     }
     daemon.restart();
-    for (number, age) in [(0, 5), (1, 50), (2, 20)] {
+    for (number, age) in [(0, 5), (1, 50), (2, 20), (3, 4), (4, 3), (5, 2)] {
         unused_for(&daemon.images().join(format!("refs/docker.io/team/app-{number}")), days(age));
     }
     // The copy's lock file names the daemon, which is not the copy's.

@@ -79,12 +79,25 @@ fn the_log_file_has_what_keeps_it_from_starting_and_its_warnings() {
     assert!(log.contains(&format!(" ERROR {error}\n")), "{error}\n{log}");
 }
 
-/// The next message's fields.
+/// The next message's fields: <https://systemd.io/JOURNAL_NATIVE_PROTOCOL/>, a value behind `=` or behind its length.
 fn receive(journal: &UnixDatagram) -> HashMap<String, String> {
     let mut buffer = vec![0; 1 << 17];
     let length = journal.recv(&mut buffer).expect("no message");
-    let text = std::str::from_utf8(&buffer[..length]).unwrap();
-    text.lines().filter_map(|line| line.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    let (mut rest, mut fields) = (&buffer[..length], HashMap::new());
+    while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+        let (line, after) = (text(&rest[..end]), &rest[end + 1..]);
+        let (name, value);
+        if let Some((before, behind)) = line.split_once('=') {
+            (name, value, rest) = (before.to_owned(), behind.to_owned(), after);
+        } else {
+            let (length, after) = after.split_first_chunk().unwrap();
+            let (bytes, after) = after.split_at(u64::from_le_bytes(*length) as usize);
+            (name, value, rest) = (line, text(bytes), &after[1..]);
+        }
+        assert!(fields.insert(name, value).is_none(), "said twice");
+    }
+    fields
 }
 
 #[test]

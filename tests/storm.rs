@@ -146,12 +146,18 @@ fn prunes_on_command_cost_no_pull_a_byte() {
         &["--unused-for", "1ms"],
         &["--keep-size", "2300kB", "--pattern", "app-[0-9]+:1"],
         &["--blobs"],
-        &["--older-than", "1s"],
+        &["--older-than", "1ms"],
         &["--pattern", "."],
     ];
     let mut images = [0; 7];
+    // All kinds but --blobs, whose turn comes when nothing is left over, find images to take.
+    let took = |images: &[usize; 7]| (0..7).all(|kind| kind == 4 || images[kind] > 0);
     let pulls = fleet.storm(&daemon, || {
-        for round in 0..10 {
+        let deadline = Instant::now() + PATIENCE;
+        for round in 0.. {
+            if round >= 10 && took(&images) || Instant::now() > deadline {
+                break;
+            }
             for (kind, options) in kinds.iter().enumerate() {
                 images[kind] += went(&ran(&daemon, &[&["prune"], *options].concat()));
             }
@@ -162,8 +168,7 @@ fn prunes_on_command_cost_no_pull_a_byte() {
     });
     // It was a storm, and things went in it.
     assert!(pulls > 4 * IMAGES, "{pulls}");
-    let [size, pattern, _, both, blobs, age, all] = images;
-    assert!([size, pattern, both, age, all].iter().all(|went| *went > 0) && blobs == 0, "{images:?}");
+    assert!(took(&images) && images[4] == 0, "{images:?}");
     fleet.is_whole(&mut daemon);
 }
 
