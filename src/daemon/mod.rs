@@ -85,7 +85,7 @@ pub fn serve(
     let opened = Privileged::open(settings, account);
 
     let level = settings.log.level;
-    let (log, _guard) = log::start(output, level);
+    let (log, _guard) = log::start(output, level)?;
     // Those who look there only shall find it, too.
     if log.is_file() {
         configuration.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));

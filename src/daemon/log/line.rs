@@ -1,16 +1,15 @@
-//! From an event to the bytes of its line.
+//! From an event to its line.
 
 use std::fmt::{self, Write as _};
-use std::io::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
-use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Metadata, Subscriber};
-use tracing_appender::non_blocking::NonBlocking;
+use tracing::field::{Field, Value, Visit};
+use tracing::{Dispatch, Event, Level, Metadata, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
+use super::queue::Queue;
 use crate::admin::Mention;
 
 /// Fields that are for readers only: programs find the same in another one.
@@ -38,8 +37,33 @@ pub enum Format {
     Text,
     /// An object.
     Json,
-    /// The journal's native protocol: `NAME=value`, a line each.
+    /// A message and fields.
     Journal,
+}
+
+/// A line as the log's thread writes it.
+#[derive(Debug)]
+pub enum Line {
+    /// With its end.
+    Bytes(Vec<u8>),
+    Entry(Box<Entry>),
+}
+
+/// An event that has left its thread.
+#[derive(Debug)]
+pub struct Entry {
+    metadata: &'static Metadata<'static>,
+    /// Of each of the event's fields, as they are declared.
+    values: Vec<Option<String>>,
+}
+
+impl Entry {
+    /// Makes an event of it again, for a subscriber that takes it in this thread.
+    pub fn tell(&self, to: &Dispatch) {
+        let values: Vec<_> =
+            self.values.iter().map(|value| value.as_ref().map(|value| value as &dyn Value)).collect();
+        to.event(&Event::new(self.metadata, &self.metadata.fields().value_set_all(&values)));
+    }
 }
 
 /// The last event of level error.
@@ -70,38 +94,43 @@ pub fn priority(level: Level) -> &'static str {
 /// Makes a line of each event, and queues it.
 pub struct Lines {
     format: Format,
-    queue: NonBlocking,
+    queue: Queue,
     last_error: LastError,
 }
 
 impl Lines {
-    pub fn new(format: Format, queue: NonBlocking, last_error: LastError) -> Self {
+    pub fn new(format: Format, queue: Queue, last_error: LastError) -> Self {
         Self { format, queue, last_error }
     }
 }
 
 impl<S: Subscriber> Layer<S> for Lines {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        let mut line = Line::new(self.format);
-        event.record(&mut line);
+        let mut draft = Draft::new(self.format, event.metadata());
+        event.record(&mut draft);
         if *event.metadata().level() == Level::ERROR {
-            self.last_error.set(&line.text);
+            self.last_error.set(&draft.text);
         }
-        // The queue counts what it cannot take.
-        let _ = self.queue.clone().write_all(&line.finish(event.metadata(), Timestamp::now()));
+        self.queue.put(draft.finish(Timestamp::now()));
     }
 }
 
 /// A line that is being put together.
-struct Line {
-    format: Format,
+struct Draft {
+    metadata: &'static Metadata<'static>,
     /// What a reader sees, all but time and level.
     text: String,
-    /// The fields as programs read them.
-    data: Vec<u8>,
+    data: Data,
     value: String,
     /// What was added last, so that an error may follow right behind the message.
     after_message: bool,
+}
+
+/// The fields as programs read them.
+enum Data {
+    None,
+    Json(Vec<u8>),
+    Entry(Vec<Option<String>>),
 }
 
 /// What a value is to a program.
@@ -113,15 +142,20 @@ enum Type {
     Number,
 }
 
-impl Line {
-    fn new(format: Format) -> Self {
-        Self { format, text: String::new(), data: Vec::new(), value: String::new(), after_message: false }
+impl Draft {
+    fn new(format: Format, metadata: &'static Metadata<'static>) -> Self {
+        let data = match format {
+            Format::Text => Data::None,
+            Format::Json => Data::Json(Vec::new()),
+            Format::Journal => Data::Entry(vec![None; metadata.fields().len()]),
+        };
+        Self { metadata, text: String::new(), data, value: String::new(), after_message: false }
     }
 
     fn add(&mut self, field: &Field, of: Type, write: fmt::Arguments<'_>) {
         let name = field.name();
         let shown = !DATA_ONLY.contains(&name);
-        let kept = self.format != Format::Text && !TEXT_ONLY.contains(&name);
+        let kept = !matches!(self.data, Data::None) && !TEXT_ONLY.contains(&name);
         if !shown && !kept {
             return;
         }
@@ -148,82 +182,61 @@ impl Line {
         if !kept {
             return;
         }
-        match self.format {
-            Format::Text => {}
-            Format::Json => {
-                self.data.push(b',');
-                self.json_string(name);
-                self.data.push(b':');
-                if of == Type::Number {
-                    self.data.extend_from_slice(self.value.as_bytes());
-                } else {
-                    let value = std::mem::take(&mut self.value);
-                    self.json_string(&value);
-                    self.value = value;
+        match &mut self.data {
+            Data::None => {}
+            Data::Json(json) => {
+                json.push(b',');
+                json_string(json, name);
+                json.push(b':');
+                match of {
+                    Type::Number => json.extend_from_slice(self.value.as_bytes()),
+                    Type::Text | Type::Quoted => json_string(json, &self.value),
                 }
             }
-            // The journal's message is the whole text.
-            Format::Journal if name == "message" => {}
-            Format::Journal => {
-                let value = std::mem::take(&mut self.value);
-                self.journal_field(&name.to_ascii_uppercase(), &value);
-                self.value = value;
+            Data::Entry(values) => {
+                if let Some(place) = values.get_mut(field.index()) {
+                    *place = Some(self.value.clone());
+                }
             }
         }
     }
 
-    fn json_string(&mut self, text: &str) {
-        // A string always is JSON, and memory takes what is written.
-        let _ = serde_json::to_writer(&mut self.data, text);
-    }
-
-    /// <https://systemd.io/JOURNAL_NATIVE_PROTOCOL/>: a value of several lines stands behind its length.
-    fn journal_field(&mut self, name: &str, value: &str) {
-        self.data.extend_from_slice(name.as_bytes());
-        if value.contains('\n') {
-            self.data.push(b'\n');
-            self.data.extend_from_slice(&(value.len() as u64).to_le_bytes());
-        } else {
-            self.data.push(b'=');
-        }
-        self.data.extend_from_slice(value.as_bytes());
-        self.data.push(b'\n');
-    }
-
-    fn finish(mut self, event: &Metadata<'_>, now: Timestamp) -> Vec<u8> {
-        let level = event.level();
-        match self.format {
-            Format::Text => {
+    fn finish(self, now: Timestamp) -> Line {
+        let level = self.metadata.level();
+        match self.data {
+            Data::None => {
                 // A message of several lines is told from the next by its indent.
                 let text = self.text.replace('\n', "\n    ");
-                format!("{now:.6} {level:<5} {text}\n").into_bytes()
+                Line::Bytes(format!("{now:.6} {level:<5} {text}\n").into_bytes())
             }
-            Format::Json => {
+            Data::Json(mut json) => {
                 let head = format!(
                     "{{\"timestamp\":\"{now:.6}\",\"level\":\"{level}\",\"target\":\"{}\"",
-                    event.target()
+                    self.metadata.target()
                 );
                 let mut line = head.into_bytes();
-                line.append(&mut self.data);
+                line.append(&mut json);
                 line.extend_from_slice(b"}\n");
-                line
+                Line::Bytes(line)
             }
-            Format::Journal => {
-                self.journal_field("PRIORITY", priority(*level));
-                self.journal_field("SYSLOG_IDENTIFIER", "ociregistry");
-                let text = std::mem::take(&mut self.text);
-                self.journal_field("MESSAGE", &text);
-                if let (Some(file), Some(line)) = (event.file(), event.line()) {
-                    self.journal_field("CODE_FILE", file);
-                    self.journal_field("CODE_LINE", &line.to_string());
+            Data::Entry(mut values) => {
+                // The journal's message is the whole text.
+                let message = self.metadata.fields().field("message");
+                if let Some(place) = message.and_then(|field| values.get_mut(field.index())) {
+                    *place = Some(self.text);
                 }
-                self.data
+                Line::Entry(Box::new(Entry { metadata: self.metadata, values }))
             }
         }
     }
 }
 
-impl Visit for Line {
+fn json_string(json: &mut Vec<u8>, text: &str) {
+    // A string always is JSON, and memory takes what is written.
+    let _ = serde_json::to_writer(json, text);
+}
+
+impl Visit for Draft {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         self.add(field, Type::Text, format_args!("{value:?}"));
     }
@@ -261,22 +274,42 @@ mod tests {
     use super::*;
 
     /// Hands over each line.
-    struct Caught(Format, mpsc::Sender<String>);
+    struct Caught(Format, mpsc::Sender<Line>);
 
     impl<S: Subscriber> Layer<S> for Caught {
         fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-            let mut line = Line::new(self.0);
-            event.record(&mut line);
-            let bytes = line.finish(event.metadata(), Timestamp::UNIX_EPOCH);
-            self.1.send(String::from_utf8(bytes).unwrap()).unwrap();
+            let mut draft = Draft::new(self.0, event.metadata());
+            event.record(&mut draft);
+            self.1.send(draft.finish(Timestamp::UNIX_EPOCH)).unwrap();
         }
     }
 
-    fn lines(format: Format, events: impl FnOnce()) -> Vec<String> {
+    fn caught(format: Format, events: impl FnOnce()) -> Vec<Line> {
         let (sender, receiver) = mpsc::channel();
         let subscriber = tracing_subscriber::registry().with(Caught(format, sender));
         tracing::subscriber::with_default(subscriber, events);
         receiver.try_iter().collect()
+    }
+
+    fn lines(format: Format, events: impl FnOnce()) -> Vec<String> {
+        let text = |line| match line {
+            Line::Bytes(bytes) => String::from_utf8(bytes).unwrap(),
+            Line::Entry(entry) => panic!("{entry:?}"),
+        };
+        caught(format, events).into_iter().map(text).collect()
+    }
+
+    /// What a subscriber of the log's thread hears.
+    #[derive(Clone, Default)]
+    struct Heard(Arc<Mutex<Vec<(Level, String, String)>>>);
+
+    impl<S: Subscriber> Layer<S> for Heard {
+        fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+            event.record(&mut |field: &Field, value: &dyn fmt::Debug| {
+                let fact = (*event.metadata().level(), field.name().to_owned(), format!("{value:?}"));
+                self.0.lock().unwrap().push(fact);
+            });
+        }
     }
 
     fn events() {
@@ -330,23 +363,27 @@ mod tests {
 
     #[test]
     fn the_journal_gets_fields_of_its_own() {
-        let lines = lines(Format::Journal, events);
-        for field in [
-            "STATUS=200",
-            "BYTES=5",
-            "DURATION_MS=1.500",
-            "CLIENT=127.0.0.1",
-            "CACHE=hit",
-            "OCI_REGISTRY=docker.io",
-            "PRIORITY=6",
-            "SYSLOG_IDENTIFIER=ociregistry",
-            "MESSAGE=GET:/v2/ status=200 bytes=5 latency=1.5ms ip=127.0.0.1 cache=\"hit\"",
-        ] {
-            assert!(lines[0].lines().any(|line| line == field), "{field}\n{}", lines[0]);
+        let heard = Heard::default();
+        let journal = Dispatch::new(tracing_subscriber::registry().with(heard.clone()));
+        for line in caught(Format::Journal, events) {
+            let Line::Entry(entry) = line else { panic!("{line:?}") };
+            entry.tell(&journal);
         }
-        assert!(!lines[0].contains("IP=") && !lines[0].contains("LATENCY="), "{}", lines[0]);
-        assert!(lines[1].contains("ERROR\n\u{8}\0\0\0\0\0\0\0no\n\"way\"\n"), "{:?}", lines[1]);
-        assert!(lines[1].contains("PRIORITY=4\n"));
+        let message = r#"GET:/v2/ status=200 bytes=5 latency=1.5ms ip=127.0.0.1 cache="hit""#;
+        let told = [
+            (Level::INFO, "message", message),
+            (Level::INFO, "status", "200"),
+            (Level::INFO, "bytes", "5"),
+            (Level::INFO, "duration_ms", "1.500"),
+            (Level::INFO, "client", "127.0.0.1"),
+            (Level::INFO, "cache", "hit"),
+            (Level::INFO, "oci_registry", "docker.io"),
+            (Level::WARN, "message", "cannot read path=/a b error=no\n\"way\""),
+            (Level::WARN, "path", "/a b"),
+            (Level::WARN, "error", "no\n\"way\""),
+        ];
+        let told = told.map(|(level, name, value)| (level, name.to_owned(), format!("{value:?}")));
+        assert_eq!(*heard.0.lock().unwrap(), told);
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Where log lines go. They pass through a bounded queue and a thread of its own: a reader of stderr, a disk or a
 //! journal that stalls stalls nobody, and what does not fit is dropped and counted.
 //!
-//! - `line`: from an event to the bytes of its line: text, JSON, or the journal's own fields
-//! - `output`: where the bytes go
+//! - `line`: from an event to its line: text, JSON, or the journal's fields
+//! - `queue`: where lines wait, and the thread that writes them
+//! - `output`: where they go
 //! - `stderr`: what is said there past all that
 //!
 //! The names of fields are those of JSON and, in capitals, of the journal: an event says `oci_registry`,
@@ -10,6 +11,7 @@
 
 mod line;
 mod output;
+mod queue;
 mod stderr;
 
 use std::backtrace::{Backtrace, BacktraceStatus};
@@ -18,7 +20,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tracing::level_filters::LevelFilter;
-use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::Registry;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
@@ -28,28 +29,26 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::admin::Mention;
 use line::{LastError, Lines};
 pub use output::Output;
+use queue::Guard;
 pub use stderr::say;
-
-/// Lines that may wait.
-const WAITING: usize = 8192;
 
 /// The log while the daemon runs.
 pub struct Log {
     filter: Handle<Targets, Registry>,
     reopen: Box<dyn Fn() -> io::Result<()> + Send + Sync>,
-    dropped: ErrorCounter,
+    dropped: Arc<AtomicU64>,
     lost: Arc<AtomicU64>,
     last_error: LastError,
     is_file: bool,
 }
 
-/// Starts logging, also of threads that die. What waits is written when the guard is dropped, if that takes no longer than a second.
-pub fn start(output: Output, level: LevelFilter) -> (Arc<Log>, WorkerGuard) {
-    let builder = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(WAITING).thread_name("log");
+/// Starts logging, also of threads that die. What waits is written when the guard is dropped, if that takes no longer
+/// than a second. Fails when the system gives no thread.
+pub fn start(output: Output, level: LevelFilter) -> io::Result<(Arc<Log>, Guard)> {
     let format = output.format();
     let (reopen, lost, is_file) = (output.reopener(), output.lost(), output.is_file());
-    let (queue, guard) = builder.finish(output);
-    let dropped = queue.error_counter();
+    let (queue, guard) = queue::start(output)?;
+    let dropped = queue.dropped();
     let last_error = LastError::default();
     let (filter, handle) = reload::Layer::new(targets(level));
     // Only a second start in one process fails, and then logging is there already.
@@ -64,7 +63,7 @@ pub fn start(output: Output, level: LevelFilter) -> (Arc<Log>, WorkerGuard) {
         let backtrace = seen.then(|| tracing::field::display(format!("{backtrace}")));
         tracing::error!(backtrace, "thread {} {panic}", thread.name().unwrap_or("without a name"));
     }));
-    (Arc::new(Log { filter: handle, reopen, dropped, lost, last_error, is_file }), guard)
+    Ok((Arc::new(Log { filter: handle, reopen, dropped, lost, last_error, is_file }), guard))
 }
 
 /// What other crates say is of interest only when something is wrong.
@@ -90,7 +89,7 @@ impl Log {
 
     /// Lines that were not written, since the start.
     pub fn dropped(&self) -> u64 {
-        self.dropped.dropped_lines() as u64 + self.lost.load(Ordering::Relaxed)
+        self.dropped.load(Ordering::Relaxed) + self.lost.load(Ordering::Relaxed)
     }
 
     /// The last event of level error.

@@ -1,17 +1,18 @@
 //! Where the log's bytes go: the standard error, a file, or the journal.
 
 use std::fs::File;
-use std::io::{self, Write};
-use std::os::unix::net::UnixDatagram;
+use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::line::Format;
+use tracing::Dispatch;
+use tracing_journald::{Priority, PriorityMappings};
+use tracing_subscriber::layer::SubscriberExt;
+
+use super::line::{Format, Line};
 use super::stderr;
 use crate::config::{self, LogFormat};
-
-const JOURNAL: &str = "/run/systemd/journal/socket";
 
 /// An open output, and how lines look there.
 pub struct Output {
@@ -24,7 +25,7 @@ pub struct Output {
 enum Place {
     Stderr,
     File { path: PathBuf, file: Arc<Mutex<File>> },
-    Journal(UnixDatagram, PathBuf),
+    Journal(Dispatch),
 }
 
 impl Output {
@@ -36,11 +37,11 @@ impl Output {
             return Ok(Self::new(Place::File { path: path.clone(), file }, text_or_json));
         }
         let journal = match log.format {
-            LogFormat::Auto if stderr::is_journal() => journal(Path::new(JOURNAL)),
+            LogFormat::Auto if stderr::is_journal() => journal(),
             LogFormat::Auto | LogFormat::Text | LogFormat::Json => None,
         };
         Ok(match journal {
-            Some(journal) => Self::new(journal, Format::Journal),
+            Some(journal) => Self::new(Place::Journal(journal), Format::Journal),
             None => Self::new(Place::Stderr, text_or_json),
         })
     }
@@ -61,6 +62,25 @@ impl Output {
         matches!(self.place, Place::File { .. })
     }
 
+    /// Waits for whoever reads: that is what the queue is for. What fails is counted: there is nobody to tell.
+    pub fn write(&mut self, line: &Line) {
+        let written = match (&mut self.place, line) {
+            (Place::Journal(journal), Line::Entry(entry)) => {
+                entry.tell(journal);
+                Ok(())
+            }
+            (Place::File { file, .. }, Line::Bytes(bytes)) => {
+                file.lock().unwrap_or_else(PoisonError::into_inner).write_all(bytes)
+            }
+            (Place::Stderr, Line::Bytes(bytes)) => io::stderr().write_all(bytes),
+            // Lines are made in the format of this very place.
+            (Place::Journal(_), Line::Bytes(_)) | (_, Line::Entry(_)) => Err(ErrorKind::InvalidData.into()),
+        };
+        if written.is_err() {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     pub fn reopener(&self) -> Box<dyn Fn() -> io::Result<()> + Send + Sync> {
         match &self.place {
             Place::File { path, file } => {
@@ -71,7 +91,7 @@ impl Output {
                     Ok(())
                 })
             }
-            Place::Stderr | Place::Journal(..) => Box::new(|| Ok(())),
+            Place::Stderr | Place::Journal(_) => Box::new(|| Ok(())),
         }
     }
 }
@@ -81,31 +101,12 @@ fn open(path: &Path) -> io::Result<File> {
 }
 
 /// None where it does not listen.
-fn journal(path: &Path) -> Option<Place> {
-    let socket = UnixDatagram::unbound().ok()?;
-    // It takes no notice of a message without a field.
-    socket.send_to(&[], path).ok()?;
-    Some(Place::Journal(socket, path.to_owned()))
-}
-
-/// One call is one line. What fails is counted: there is nobody to tell.
-impl Write for Output {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let written = match &mut self.place {
-            Place::Stderr => io::stderr().write_all(line),
-            Place::File { file, .. } => file.lock().unwrap_or_else(PoisonError::into_inner).write_all(line),
-            // Waits while the journal's queue is full: that is what our own queue is for.
-            Place::Journal(socket, path) => socket.send_to(line, path).map(drop),
-        };
-        if written.is_err() {
-            self.lost.fetch_add(1, Ordering::Relaxed);
-        }
-        Ok(line.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+fn journal() -> Option<Dispatch> {
+    let priorities =
+        PriorityMappings { info: Priority::Informational, debug: Priority::Debug, ..PriorityMappings::new() };
+    let journal = tracing_journald::layer().ok()?;
+    let journal = journal.with_field_prefix(None).with_syslog_identifier("ociregistry".to_owned());
+    Some(Dispatch::new(tracing_subscriber::registry().with(journal.with_priority_mappings(priorities))))
 }
 
 #[cfg(test)]
@@ -124,29 +125,12 @@ mod tests {
         let mut output = Output::open(&log).unwrap();
         assert_eq!(output.format(), Format::Text);
         let reopen = output.reopener();
-        output.write_all(b"one\n").unwrap();
+        output.write(&Line::Bytes(b"one\n".to_vec()));
         std::fs::rename(&path, folder.path().join("log.1")).unwrap();
-        output.write_all(b"two\n").unwrap();
+        output.write(&Line::Bytes(b"two\n".to_vec()));
         reopen().unwrap();
-        output.write_all(b"three\n").unwrap();
+        output.write(&Line::Bytes(b"three\n".to_vec()));
         assert_eq!(std::fs::read(folder.path().join("log.1")).unwrap(), b"one\ntwo\n");
         assert_eq!(std::fs::read(&path).unwrap(), b"three\n");
-    }
-
-    #[test]
-    fn a_line_is_one_message_to_the_journal() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("journal");
-        let journal = UnixDatagram::bind(&path).unwrap();
-        let mut output = Output::new(super::journal(&path).unwrap(), Format::Journal);
-        let mut buffer = [0; 64];
-        assert_eq!(journal.recv(&mut buffer).unwrap(), 0);
-        output.write_all(b"MESSAGE=one\n").unwrap();
-        output.write_all(b"MESSAGE=two\n").unwrap();
-        let length = journal.recv(&mut buffer).unwrap();
-        assert_eq!(&buffer[..length], b"MESSAGE=one\n");
-        drop(journal);
-        output.write_all(b"MESSAGE=three\n").unwrap();
-        assert_eq!(output.lost().load(Ordering::Relaxed), 1);
     }
 }
