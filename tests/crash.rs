@@ -181,13 +181,18 @@ fn file_rename_folder_and_then_the_reference_are_synced_in_this_order() {
     eventually("all is published", || {
         tag.exists() && image.blobs().all(|layer| daemon.blob(layer.hex()).exists())
     });
-    thread::sleep(Duration::from_millis(500)); // the sync of the last folder
-    let calls = trace.finish();
     let path = |path: std::path::PathBuf| path.to_str().unwrap().to_string();
+    let tag = path(tag);
+    eventually("the last folder is synced", || {
+        let calls = trace.so_far();
+        let renamed = calls.iter().position(|call| call.paths().last() == Some(&&*tag));
+        renamed.is_some_and(|at| synced(&calls[at..], &tag[..tag.rfind('/').unwrap_or(0)]).next().is_some())
+    });
+    let calls = trace.finish();
     for layer in image.blobs() {
         published(&calls, &path(daemon.blob(layer.hex())));
     }
-    let (manifest, tag) = (path(daemon.manifest(image.manifest.hex())), path(tag));
+    let manifest = path(daemon.manifest(image.manifest.hex()));
     let (_, folder) = published(&calls, &manifest);
     let (reference, _) = published(&calls, &tag);
     assert!(folder.ended < reference.begun, "{reference:?} before {folder:?}");

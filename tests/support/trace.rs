@@ -59,6 +59,10 @@ impl Trace {
         Self { process, file }
     }
 
+    pub fn so_far(&self) -> Vec<Call> {
+        read(&self.file)
+    }
+
     pub fn finish(mut self) -> Vec<Call> {
         self.process.signal(Signal::SIGINT);
         self.process.wait();
