@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
+use rustix::io::Errno;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -240,7 +242,13 @@ impl Reader {
 /// Reads what the page cache has, and only that.
 fn read_cached(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     let mut parts = [io::IoSliceMut::new(buffer)];
-    Ok(rustix::io::preadv2(file, &mut parts, offset, rustix::io::ReadWriteFlags::NOWAIT)?)
+    match rustix::io::preadv2(file, &mut parts, offset, rustix::io::ReadWriteFlags::NOWAIT) {
+        // It has nothing else, and does not know the question.
+        Err(Errno::OPNOTSUPP) if fstatfs(file).is_ok_and(|disk| disk.filesystem_type() == TMPFS_MAGIC) => {
+            file.read_at(buffer, offset)
+        }
+        read => Ok(read?),
+    }
 }
 
 pub(super) fn short(offset: u64) -> PullError {
@@ -291,5 +299,21 @@ impl Relay {
             }
         });
         Self { chunks, end: last + 1, begun: false }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::fs::{MemfdFlags, memfd_create};
+
+    use super::*;
+
+    #[test]
+    fn what_is_in_memory_is_read_at_once() {
+        let file = File::from(memfd_create("blob", MemfdFlags::CLOEXEC).unwrap());
+        file.write_all_at(b"bytes", 0).unwrap();
+        let mut buffer = [0; 3];
+        assert_eq!(read_cached(&file, &mut buffer, 2).unwrap(), 3);
+        assert_eq!(&buffer, b"tes");
     }
 }
