@@ -18,6 +18,7 @@
 //!
 //! The vocabulary:
 //! - [`hello`]: one image out of the program itself; pure
+//! - [`request_id`]: which request is being answered, for the log
 //! - [`oci`]: digests, names, media types, manifests, error codes; pure
 
 pub mod admin;
@@ -28,6 +29,7 @@ pub mod hello;
 pub mod mirror;
 pub mod oci;
 pub mod pull;
+pub mod request_id;
 pub mod serve;
 pub mod store;
 pub mod upstream;

@@ -146,9 +146,11 @@ fn an_admin_finds_requests_and_failures_by_their_fields() {
         assert_eq!(request.get(name).map(String::as_str), Some(value), "{name} {request:#?}");
     }
     assert!(request["MESSAGE"].starts_with(&format!("{target} status=200 bytes=")), "{request:#?}");
-    for name in ["BYTES", "DURATION_MS", "REQUEST_ID"] {
+    for name in ["BYTES", "DURATION_MS"] {
         assert!(request.contains_key(name), "{name} {request:#?}");
     }
+    // What was done for it elsewhere is found by it.
+    assert_eq!(pulling["REQUEST_ID"], request["REQUEST_ID"]);
     daemon.get("/v2/library/app/manifests/1?ns=docker.io").is(200);
     let request = find("CACHE", "hit");
     assert_eq!((&*request["PRIORITY"], request.get("UPSTREAM")), ("6", None));
@@ -165,10 +167,11 @@ fn an_admin_finds_requests_and_failures_by_their_fields() {
     assert_eq!(pulling["UPSTREAM"], host);
     let again = find("UPSTREAM", &host);
     assert!(again["MESSAGE"].starts_with("asking again: "), "{again:#?}");
-    assert_eq!(again["PRIORITY"], "7");
+    assert_eq!((&*again["PRIORITY"], &again["REQUEST_ID"]), ("7", &id));
     let failure = find("PRIORITY", "4");
     assert_eq!((&*failure["OCI_REFERENCE"], &*failure["UPSTREAM"]), ("2", &*host));
     assert!(failure["ERROR"].contains("500"), "{failure:#?}");
+    assert_eq!((&pulling["REQUEST_ID"], &failure["REQUEST_ID"]), (&id, &id));
     let request = find("STATUS", "502");
     assert_eq!(request["REQUEST_ID"], id);
     assert!(request["ERROR"].contains("500"), "{request:#?}");
@@ -178,8 +181,9 @@ fn an_admin_finds_requests_and_failures_by_their_fields() {
     // What is wrong in earnest.
     upstream.fault("/blobs/", .., Fault::Flip(5));
     let digest = &other.layers[0].digest;
-    daemon.get(&support::cache::blob("library/app", digest));
+    let answer = daemon.get(&support::cache::blob("library/app", digest));
     let wrong = find("PRIORITY", "3");
+    assert_eq!(Some(&*wrong["REQUEST_ID"]), answer.header("x-request-id"));
     assert_eq!((&*wrong["OCI_REPOSITORY"], &*wrong["OCI_REFERENCE"]), ("library/app", &**digest));
     assert!(wrong["ERROR"].contains("upstream sent"), "{wrong:#?}");
     // Nothing of it went to the standard error.

@@ -146,7 +146,7 @@ impl Pull {
         deadline: Instant,
         work: impl Future<Output = Result<T, PullError>> + Send + 'static,
     ) -> Result<T, PullError> {
-        match timeout_at(deadline, self.runtime.spawn(work)).await {
+        match timeout_at(deadline, self.spawn(work)).await {
             Ok(done) => done.unwrap_or(Err(PullError::Lost)),
             Err(_) => Err(PullError::TooLate),
         }

@@ -50,7 +50,7 @@ impl Pull {
         flight.launched(name.clone());
         let landing = Landing { pull: self.clone(), flight, _early: early };
         let pull = self.clone();
-        self.runtime.spawn(async move {
+        self.spawn(async move {
             let flight = &landing.flight;
             match pull.download(flight, &name).await {
                 Ok(None) => flight.ended(State::Done),

@@ -24,6 +24,7 @@ macro_rules! log_failure {
             oci_repository = %$name.repository,
             oci_reference = %$reference,
             upstream = $error.upstream(),
+            request_id = $crate::request_id::RequestId::current().map(tracing::field::display),
             $($message)+
         )
     };
@@ -41,7 +42,12 @@ pub(crate) use log_image;
 /// The same for a repository, or what is in it.
 macro_rules! log_name {
     ($level:ident, $name:expr, $($rest:tt)+) => {
-        tracing::$level!(oci_registry = %$name.registry, oci_repository = %$name.repository, $($rest)+)
+        tracing::$level!(
+            oci_registry = %$name.registry,
+            oci_repository = %$name.repository,
+            request_id = $crate::request_id::RequestId::current().map(tracing::field::display),
+            $($rest)+
+        )
     };
 }
 pub(crate) use log_name;

@@ -60,14 +60,13 @@ impl Pull {
         let begun = Instant::now();
         let (upstream, asked) = (self.upstream(registry), image.clone());
         let mut head = self
-            .runtime
             .spawn(async move { upstream.head(&asked.name.repository, &asked.reference, HEAD_WITHIN).await });
         let told = match tokio::time::timeout(CHECK_WITHIN, &mut head).await {
             Ok(told) => told,
             Err(_) if self.may_serve_stale(image, &held) => {
                 // What it says in the end holds for whoever asks next.
                 let (pull, asked, known) = (self.clone(), image.clone(), held.clone());
-                self.runtime.spawn(async move {
+                self.spawn(async move {
                     if let Ok(Ok(head)) = head.await {
                         pull.slow.remove(&asked.name.registry);
                         let _ = pull.confirm(&asked, known, head).await;

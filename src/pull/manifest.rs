@@ -38,7 +38,7 @@ impl Pull {
             None => {
                 let (pull, image) = (self.clone(), image.clone());
                 let find = async move { pull.find_manifest(&image).await };
-                in_time(async { self.runtime.spawn(find).await.unwrap_or(Err(PullError::Lost)) }).await?
+                in_time(async { self.spawn(find).await.unwrap_or(Err(PullError::Lost)) }).await?
             }
         };
         self.count(found.origin);

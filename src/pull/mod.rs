@@ -34,6 +34,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use quick_cache::sync::Cache;
 use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 
 pub use blob::Blob;
 pub use error::{Cause, PullError};
@@ -48,6 +49,7 @@ pub use warm::{IMAGES_AT_ONCE, Platforms, Refreshed, Step, WarmError, Warmed};
 
 use crate::config::Settings;
 use crate::oci::{Digest, Image, Name, Platform, Registry, Subject};
+use crate::request_id::RequestId;
 use crate::store::Store;
 use crate::upstream::{Account, Upstream, Upstreams};
 use failures::Failures;
@@ -242,6 +244,14 @@ impl Pull {
             }
             None => false,
         }
+    }
+
+    /// Work on the runtime that talks to upstreams, for the request that this task works for.
+    fn spawn<F>(&self, work: F) -> JoinHandle<F::Output>
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
+        self.runtime.spawn(RequestId::carried(work))
     }
 
     fn count(&self, origin: Origin) {

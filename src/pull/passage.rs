@@ -14,6 +14,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc::{self, error::SendTimeoutError};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use super::failures::log_failure;
 use super::{Pull, PullError};
 use crate::oci::{Digest, Hasher, Name};
 use crate::store::Wrong;
@@ -92,7 +93,7 @@ impl Detour {
     pub fn start(&self, first: u64, end: u64, sent: Option<Arc<File>>) -> Passage {
         let (sender, chunks) = mpsc::channel(1);
         let detour = self.clone();
-        self.pull.runtime.spawn(async move {
+        self.pull.spawn(async move {
             let passed = async {
                 let _place = detour.pull.passages.take().await?;
                 if end < detour.size {
@@ -106,7 +107,7 @@ impl Detour {
                 passed = passed => if let Err(error) = passed {
                     let what = format!("cannot pass on {}@{}", detour.name, detour.digest);
                     match error {
-                        PullError::Stalled => tracing::info!("{what}: {error}"),
+                        PullError::Stalled => log_failure!(info, detour.name, detour.digest, error, "{what}"),
                         _ => detour.pull.failures.warn(&detour.name, detour.digest, &error, &what),
                     }
                     let _ = sender.send(Err(error)).await;

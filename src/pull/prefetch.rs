@@ -26,7 +26,7 @@ impl Pull {
         // When so many images come at once, the clients' own requests fetch the blobs of the others.
         let Ok(place) = slots.early_images.clone().try_acquire_owned() else { return };
         let (pull, name, found) = (self.clone(), image.name.clone(), found.clone());
-        self.runtime.spawn(async move {
+        self.spawn(async move {
             let _place = place;
             let manifest = Manifest::parse(Some(found.record.media_type.as_str()), &found.bytes);
             drop(found);

@@ -273,8 +273,7 @@ impl Relay {
     pub fn start(detour: &Detour, first: u64, last: u64) -> Self {
         let (sender, chunks) = mpsc::channel(1);
         let Detour { pull, name, digest, .. } = detour.clone();
-        let runtime = pull.runtime.clone();
-        let gone = sender.clone();
+        let (spawner, gone) = (pull.clone(), sender.clone());
         let relay = async move {
             let (upstream, slots) = (pull.upstream(&name.registry), pull.slots(&name));
             let open = async {
@@ -291,7 +290,7 @@ impl Relay {
                 }
             }
         };
-        runtime.spawn(async move {
+        spawner.spawn(async move {
             tokio::select! {
                 () = relay => {}
                 // Its place is for those who wait.

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::PullError;
+use crate::request_id::RequestId;
 
 type UnderWay<K, P> = Arc<Mutex<HashMap<K, watch::Sender<P>>>>;
 
@@ -18,7 +19,7 @@ pub async fn run_while_wanted<T: Send + 'static>(
     work: impl Future<Output = Result<T, PullError>> + Send + 'static,
 ) -> Result<T, PullError> {
     let mut task = JoinSet::new();
-    task.spawn_on(work, runtime);
+    task.spawn_on(RequestId::carried(work), runtime);
     match task.join_next().await {
         Some(Ok(result)) => result,
         Some(Err(_)) | None => Err(PullError::Lost),
@@ -118,7 +119,7 @@ where
         // A runtime that is going down drops the work at once, and with it the ending, which locks this again.
         drop(under_way);
         let ending = Ending { under_way: Some(self.under_way.clone()), key: key.clone() };
-        runtime.spawn(work(Telling { ending, progress }));
+        runtime.spawn(RequestId::carried(work(Telling { ending, progress })));
         follow
     }
 }

@@ -30,6 +30,7 @@ use super::respond::Responder;
 use super::socket::Socket;
 use super::stream::Stream;
 use super::tls::{self, Reason, Refused};
+use crate::request_id::RequestId;
 
 /// For a head (podman's Range of 1,024 parts has 20 kB), and for bytes that wait to be sent, in bytes.
 const BUFFER: usize = 64 << 10;
@@ -229,7 +230,8 @@ async fn answer(
     let request = in_origin_form(request);
     let counted = (client != Peer::Probe).then(|| responder.counters.request());
     let log = Entry::of(&request, client);
-    let response = responder.respond(request, client, log, places).await;
+    let id = log.as_ref().map(Entry::id);
+    let response = RequestId::scope(id, responder.respond(request, client, log, places)).await;
     Ok(response.map(|body| Watched { body: body.counted(counted), exchange }))
 }
 

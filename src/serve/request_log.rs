@@ -1,19 +1,18 @@
 //! One line a request, when `info` is on.
 
 use std::fmt;
-use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use http::{HeaderValue, Method, Request, Uri, header};
 
 use super::listener::Peer;
 use super::route::Endpoint;
 use crate::oci::Name;
+use crate::request_id::RequestId;
 
 /// What is known of a request when its line is written: as it is dropped, so a client that hangs up is seen too.
 pub struct Entry {
-    number: u64,
+    id: RequestId,
     method: Method,
     uri: Uri,
     host: String,
@@ -35,25 +34,6 @@ pub struct Entry {
     pub cut: Option<String>,
 }
 
-/// 16 hex digits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RequestId(u64);
-
-impl fmt::Display for RequestId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}", self.0)
-    }
-}
-
-/// Numbers go on from one that another run hardly comes by: nanoseconds at the first request.
-fn next_number() -> u64 {
-    static NUMBER: LazyLock<AtomicU64> = LazyLock::new(|| {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        AtomicU64::new(now.as_nanos() as u64)
-    });
-    NUMBER.fetch_add(1, Ordering::Relaxed)
-}
-
 impl Entry {
     /// None when nobody would read it.
     pub fn of<B>(request: &Request<B>, client: Peer) -> Option<Self> {
@@ -63,7 +43,7 @@ impl Entry {
         let host =
             request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
         Some(Self {
-            number: next_number(),
+            id: RequestId::next(),
             method: request.method().clone(),
             uri: request.uri().clone(),
             host: host.to_owned(),
@@ -82,7 +62,7 @@ impl Entry {
 
     /// Tells the request from all others.
     pub fn id(&self) -> RequestId {
-        RequestId(self.number)
+        self.id
     }
 }
 
@@ -124,7 +104,7 @@ impl Drop for Entry {
             oci_repository = name.map(|name: &Name| name.repository.as_str()),
             oci_reference = reference.map(tracing::field::display),
             oci_digest = digest.map(tracing::field::display),
-            request_id = %self.id(),
+            request_id = %self.id,
             "{method}:{uri}",
         );
     }

@@ -15,6 +15,7 @@ use super::retry::{Attempts, Failure};
 use super::session::Session;
 use super::transport::{Answer, Ask};
 use crate::oci::Repository;
+use crate::request_id::RequestId;
 
 /// What may be thrown away of the answers of a registry that ignores ranges: so much of a part, and twice the
 /// blob when all of it is wanted, since there is no other way to its end.
@@ -179,6 +180,7 @@ impl Download {
             upstream = %self.session.host,
             url = %self.url.path(),
             position = self.position,
+            request_id = RequestId::current().map(tracing::field::display),
             "resuming a download"
         );
         self.fruitless += 1;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::error::UpstreamError;
+use crate::request_id::RequestId;
 
 /// A failed attempt.
 #[derive(Clone, Debug)]
@@ -122,7 +123,13 @@ impl Attempts {
         let Some(pause) = pause.filter(|pause| Instant::now() + *pause < self.deadline) else {
             return Err(failure.error);
         };
-        tracing::debug!(error = %failure.error, upstream = failure.error.host(), ?pause, "asking again");
+        tracing::debug!(
+            error = %failure.error,
+            upstream = failure.error.host(),
+            ?pause,
+            request_id = RequestId::current().map(tracing::field::display),
+            "asking again"
+        );
         sleep(pause).await;
         Ok(())
     }

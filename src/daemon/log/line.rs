@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 use tracing::field::{Field, Value, Visit};
-use tracing::{Dispatch, Event, Level, Metadata, Subscriber};
+use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
@@ -58,8 +58,9 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Makes an event of it again, for a subscriber that takes it in this thread.
-    pub fn tell(&self, to: &Dispatch) {
+    /// Makes an event of it again, for a subscriber that takes it in this thread. It is not a dispatcher's: that would
+    /// have every thread make every event, if only for the subscriber to want none of it.
+    pub fn tell(&self, to: &dyn Subscriber) {
         let values: Vec<_> =
             self.values.iter().map(|value| value.as_ref().map(|value| value as &dyn Value)).collect();
         to.event(&Event::new(self.metadata, &self.metadata.fields().value_set_all(&values)));
@@ -364,7 +365,7 @@ mod tests {
     #[test]
     fn the_journal_gets_fields_of_its_own() {
         let heard = Heard::default();
-        let journal = Dispatch::new(tracing_subscriber::registry().with(heard.clone()));
+        let journal = tracing_subscriber::registry().with(heard.clone());
         for line in caught(Format::Journal, events) {
             let Line::Entry(entry) = line else { panic!("{line:?}") };
             entry.tell(&journal);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tracing::Dispatch;
+use tracing::Subscriber;
 use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::layer::SubscriberExt;
 
@@ -25,7 +25,7 @@ pub struct Output {
 enum Place {
     Stderr,
     File { path: PathBuf, file: Arc<Mutex<File>> },
-    Journal(Dispatch),
+    Journal(Box<dyn Subscriber + Send + Sync>),
 }
 
 impl Output {
@@ -41,7 +41,7 @@ impl Output {
             LogFormat::Auto | LogFormat::Text | LogFormat::Json => None,
         };
         Ok(match journal {
-            Some(journal) => Self::new(Place::Journal(journal), Format::Journal),
+            Some(journal) => Self::new(Place::Journal(Box::new(journal)), Format::Journal),
             None => Self::new(Place::Stderr, text_or_json),
         })
     }
@@ -66,7 +66,7 @@ impl Output {
     pub fn write(&mut self, line: &Line) {
         let written = match (&mut self.place, line) {
             (Place::Journal(journal), Line::Entry(entry)) => {
-                entry.tell(journal);
+                entry.tell(&**journal);
                 Ok(())
             }
             (Place::File { file, .. }, Line::Bytes(bytes)) => {
@@ -101,12 +101,12 @@ fn open(path: &Path) -> io::Result<File> {
 }
 
 /// None where it does not listen.
-fn journal() -> Option<Dispatch> {
+fn journal() -> Option<impl Subscriber + Send + Sync> {
     let priorities =
         PriorityMappings { info: Priority::Informational, debug: Priority::Debug, ..PriorityMappings::new() };
     let journal = tracing_journald::layer().ok()?;
     let journal = journal.with_field_prefix(None).with_syslog_identifier("ociregistry".to_owned());
-    Some(Dispatch::new(tracing_subscriber::registry().with(journal.with_priority_mappings(priorities))))
+    Some(tracing_subscriber::registry().with(journal.with_priority_mappings(priorities)))
 }
 
 #[cfg(test)]
