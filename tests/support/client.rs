@@ -88,9 +88,14 @@ impl Request {
         connection.write_all(&self.bytes(host)).ok()?;
         let mut reader = BufReader::with_capacity(1 << 16, connection);
         let head = read_head(&mut reader)?;
-        let length = head.header("content-length").map(|value| value.parse().unwrap());
-        let bodiless = self.method == "HEAD" || matches!(head.status, 204 | 304);
-        Some(Stream { left: if bodiless { Some(0) } else { length }, head, reader, got: 0, ended: None })
+        let closes = self.headers.iter().any(|header| header == &("Connection".into(), "close".into()));
+        let left = if self.method == "HEAD" || matches!(head.status, 204 | 304) {
+            // Where nothing else can follow, what does is seen: a body that must not be.
+            (!closes).then_some(0)
+        } else {
+            head.header("content-length").map(|value| value.parse().unwrap())
+        };
+        Some(Stream { left, head, reader, got: 0, ended: None })
     }
 
     /// Sends, and reads all of the answer.

@@ -115,8 +115,9 @@ impl Answer {
         }
         head += "\r\n";
         stream.write_all(head.as_bytes())?;
+        let closes = request.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
         if request.method == "HEAD" {
-            return Ok(!matches!(fault, Some(Fault::Cut(_) | Fault::Reset(_))));
+            return Ok(!closes && !matches!(fault, Some(Fault::Cut(_) | Fault::Reset(_))));
         }
         let (start, end) = match &self.body {
             Body::Blob { start, end, .. } => (*start, *end),
@@ -176,6 +177,6 @@ impl Answer {
             Some(Fault::Length(_)) => return Ok(false),
             _ => {}
         }
-        Ok(!request.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close")))
+        Ok(!closes)
     }
 }
