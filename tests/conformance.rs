@@ -4,10 +4,9 @@
 
 mod support;
 
-use std::net::SocketAddr;
 use std::thread;
 
-use support::client::{Response, get, head};
+use support::client::{Request, Response, get};
 use support::daemon::Daemon;
 use support::layout::*;
 use support::multipart;
@@ -78,6 +77,7 @@ fn questions(layout: &Layout) -> Vec<Question> {
     };
     for reference in repository.tags.keys().chain(repository.manifests.keys()) {
         ask(format!("manifests/{reference}"), None);
+        ask(format!("manifests/{reference}"), Some("bytes=1-9".into()));
     }
     for (n, (digest, blob)) in repository.blobs.iter().enumerate() {
         let size = blob.size();
@@ -122,14 +122,12 @@ impl Question {
         }
     }
 
-    fn send(&self, addr: SocketAddr, method: &str, way: Way) -> Response {
-        let target = self.target(way);
-        let request = if method == "HEAD" { head(&target) } else { get(&target) };
+    fn get(&self, way: Way) -> Request {
+        let request = get(&self.target(way));
         match &self.range {
-            Some(range) if method == "GET" => request.range(range),
-            _ => request,
+            Some(range) => request.range(range),
+            None => request,
         }
-        .send(addr)
     }
 
     fn is_list(&self) -> bool {
@@ -151,13 +149,25 @@ fn told(response: &Response, list: bool) -> Vec<(&'static str, Option<String>)> 
 struct Expected {
     question: Question,
     get: Response,
+    /// Whatever the Range.
+    whole: Response,
+}
+
+fn ask_all(questions: Vec<Question>, upstream: &Upstream) -> Vec<Expected> {
+    let ask = |question: Question| Expected {
+        get: question.get(Way::Default).send(upstream.addr),
+        whole: get(&question.target(Way::Default)).send(upstream.addr),
+        question,
+    };
+    questions.into_iter().map(ask).collect()
 }
 
 #[track_caller]
 fn conforms(daemon: &Daemon, expected: &Expected, when: &str) {
-    let Expected { question, get } = expected;
-    let what = format!("{} {:?} {when}", question.target(question.way), question.range);
-    let ours = question.send(daemon.addr, "GET", question.way);
+    let Expected { question, get, .. } = expected;
+    let target = question.target(question.way);
+    let what = format!("{target} {:?} {when}", question.range);
+    let ours = daemon.send(question.get(question.way));
     assert_eq!(ours.status(), get.status(), "{what}: {}", ours.text());
     if get.status() == 416 {
         // The words are each registry's own.
@@ -191,10 +201,33 @@ fn conforms(daemon: &Daemon, expected: &Expected, when: &str) {
         }
     }
     if question.range.is_none() {
-        let head = question.send(daemon.addr, "HEAD", question.way);
+        let head = daemon.head(&target);
         assert_eq!(head.status(), get.status(), "{what}");
         assert!(head.body.is_empty());
         assert_eq!(told(&head, false), told(&ours, false), "{what}");
+    }
+}
+
+/// With the ETag of what is there and with another's (RFC 9110, sections 13 and 14).
+#[track_caller]
+fn keeps_conditions(daemon: &Daemon, expected: &Expected, when: &str) {
+    let Expected { question, get, whole } = expected;
+    let target = question.target(question.way);
+    let what = format!("{target} {:?} {when}", question.range);
+    let head = daemon.head(&target).is(200);
+    let (etag, other) = (head.header("etag").unwrap(), format!("\"{}\"", sha256(b"another")));
+    let send = |name: &str, etag: &str| daemon.send(question.get(question.way).header(name, etag));
+    let known = send("If-None-Match", etag);
+    assert_eq!((known.status(), known.header("etag")), (304, Some(etag)), "{what}");
+    assert!(known.body.is_empty(), "{what}");
+    for (name, etag, theirs) in
+        [("If-None-Match", &*other, get), ("If-Range", etag, get), ("If-Range", &*other, whole)]
+    {
+        let ours = send(name, etag);
+        let of =
+            |response: &Response| (response.status(), response.header("content-range").map(str::to_owned));
+        assert_eq!(of(&ours), of(theirs), "{what}, {name}: {etag}");
+        assert!(ours.body == theirs.body || ours.status() == 416, "{what}, {name}: {etag}");
     }
 }
 
@@ -214,11 +247,7 @@ fn every_answer_is_the_upstreams_online_and_offline() {
     let questions = questions(&layout);
     let blobs: Vec<_> = layout.0[REPOSITORY].blobs.values().cloned().collect();
     let mut upstream = Upstream::start(layout);
-    let addr = upstream.url().trim_start_matches("http://").parse().unwrap();
-    let expected: Vec<_> = questions
-        .into_iter()
-        .map(|question| Expected { get: question.send(addr, "GET", Way::Default), question })
-        .collect();
+    let expected = ask_all(questions, &upstream);
     assert!(expected.len() > 60, "{}", expected.len());
     let mut daemon = Daemon::with("tag_ttl = 0\nnot_found_ttl = 0\n", &upstream);
     for expected in &expected {
@@ -230,6 +259,25 @@ fn every_answer_is_the_upstreams_online_and_offline() {
     daemon.restart();
     conform_all(&daemon, &expected, "offline, after a restart");
     daemon.proven();
+}
+
+#[test]
+fn conditions_go_by_what_upstream_has_before_it_is_here_and_after() {
+    let layout = rich();
+    let questions = questions(&layout).into_iter().filter(|question| !question.is_list()).collect();
+    let blobs: Vec<_> = layout.0[REPOSITORY].blobs.values().cloned().collect();
+    let mut upstream = Upstream::start(layout);
+    let expected = ask_all(questions, &upstream);
+    let mut daemon = Daemon::with("tag_ttl = 0\n", &upstream);
+    let compare = |daemon: &Daemon, when| {
+        expected.iter().for_each(|expected| keeps_conditions(daemon, expected, when));
+    };
+    compare(&daemon, "online");
+    eventually("every blob is kept", || blobs.iter().all(|blob| daemon.blob(blob.hex()).exists()));
+    upstream.stop();
+    compare(&daemon, "offline");
+    daemon.restart();
+    compare(&daemon, "offline, after a restart");
 }
 
 #[test]
