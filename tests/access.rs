@@ -132,6 +132,47 @@ fn users_pull_with_their_passwords_and_nobody_else() {
 }
 
 #[test]
+fn a_whole_pull_hashes_its_password_once_and_guesses_beside_it_change_nothing() {
+    needs!("htpasswd");
+    let image = Image::new((0..10).map(|seed| Layer::of_noise(seed, 20_000)).collect());
+    let upstream = Upstream::start(Layout::of("library/app", "1", &image));
+    let folder = tempfile::tempdir().unwrap();
+    let file = htpasswd(folder.path(), &[("-bnBC12", "me", "the right one"), ("-bnBC5", "you", "another")]);
+    let mut daemon = Daemon::with(&format!("htpasswd = {:?}", file.display().to_string()), &upstream);
+    daemon.terminate();
+    daemon.options(&["--log-level", "debug"]);
+    daemon.start();
+    // Each request on a connection of its own, several of them at once.
+    let pull = || {
+        assert_eq!(pull_as(&daemon, "me", "the right one").is(200).body, *image.manifest.bytes);
+        std::thread::scope(|scope| {
+            for blob in image.blobs() {
+                let target = format!("/v2/library/app/blobs/{}?ns=docker.io", blob.digest);
+                let request = get(&target).header("Authorization", &login("me", "the right one"));
+                let daemon = &daemon;
+                scope.spawn(move || assert!(daemon.send(request).is(200).body == blob.bytes()));
+            }
+        });
+    };
+    pull();
+    for (user, password) in [("me", "a guess"), ("me", "a guess"), ("you", "a guess"), ("hunter2", "a guess")]
+    {
+        pull_as(&daemon, user, password).refuses(401, "UNAUTHORIZED");
+    }
+    pull();
+    // What is in its queue gets into the log.
+    assert!(daemon.terminate().success());
+    let log = daemon.log();
+    let hashed = |line: &&str| line.contains("DEBUG hashed a password");
+    // Of `me` the right one and the guess, which is remembered as well; nobody's name is not written down.
+    let of = |user: &str| log.lines().filter(hashed).filter(|line| line.contains(user)).count();
+    assert_eq!((of("user=\"me\""), of("user=\"you\""), of("")), (2, 1, 4), "{log}");
+    for secret in ["the right one", "a guess", "hunter2", &login("me", "the right one")[6..]] {
+        assert!(!log.contains(secret), "{log}");
+    }
+}
+
+#[test]
 fn skopeo_pulls_with_a_users_password() {
     needs!("htpasswd", "skopeo");
     let (image, upstream) = upstream();

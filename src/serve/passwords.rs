@@ -8,7 +8,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -94,7 +94,10 @@ impl Passwords {
         match self.known.get_value_or_guard_async(&key(hash, login)).await {
             Ok(right) => Some(right),
             Err(place) => {
-                let right = self.verify(client, login.password.clone(), hash.to_owned()).await? && is_user;
+                // A name that is nobody's may be a password that was typed in the wrong place.
+                let user = is_user.then(|| login.user.clone());
+                let right =
+                    self.verify(client, user, login.password.clone(), hash.to_owned()).await? && is_user;
                 // Fails when it was taken out meanwhile; then the next who asks checks again.
                 let _ = place.insert(right);
                 Some(right)
@@ -102,15 +105,23 @@ impl Passwords {
         }
     }
 
-    /// None when the thread that worked on it died.
-    async fn verify(&self, client: Peer, password: Secret, hash: String) -> Option<bool> {
+    /// None when the thread that worked on it died. The log, at level debug, has `user`.
+    async fn verify(
+        &self,
+        client: Peer,
+        user: Option<String>,
+        password: Secret,
+        hash: String,
+    ) -> Option<bool> {
         let _turn = self.lanes[lane(client)].acquire().await.ok()?;
         // Kept by the work itself, which goes on when its client hangs up.
         let room = self.room.clone().acquire_owned().await.ok()?;
         let hashed = self.hashed.clone();
         let work = move || {
+            let begun = Instant::now();
             let right = bcrypt::verify(password.reveal(), &hash).unwrap_or(false);
             hashed.fetch_add(1, Ordering::Relaxed);
+            tracing::debug!(user, took = ?begun.elapsed(), "hashed a password");
             drop(room);
             right
         };
@@ -209,6 +220,24 @@ mod tests {
         assert_eq!(hashed(&passwords), 2);
         assert_eq!(passwords.check(HERE, &login("you", "right")).await, Verdict::Wrong);
         assert_eq!(passwords.check(HERE, &login("me", "")).await, Verdict::Wrong);
+    }
+
+    #[tokio::test]
+    async fn guesses_push_out_no_password_that_is_in_use() {
+        let passwords = passwords(&[("me", "right")]);
+        // As if they had been checked, which would take a while.
+        let guess = |n: usize| {
+            let (hash, _) = passwords.users.hash_for("me");
+            passwords.known.insert(key(hash, &login("me", &n.to_string())), false);
+        };
+        (0..2 * REMEMBERED).for_each(guess);
+        for _ in 0..10 {
+            assert_eq!(passwords.check(HERE, &login("me", "right")).await, Verdict::Right);
+        }
+        (2 * REMEMBERED..12 * REMEMBERED).for_each(guess);
+        assert!(passwords.known.len() < 2 * REMEMBERED);
+        assert_eq!(passwords.check(HERE, &login("me", "right")).await, Verdict::Right);
+        assert_eq!(hashed(&passwords), 1);
     }
 
     #[tokio::test]
