@@ -224,6 +224,22 @@ fn the_cache_s_size_is_that_of_its_files() {
 }
 
 #[test]
+fn the_cache_s_size_is_that_of_its_files_though_one_was_cut_off_when_it_was_put_aside() {
+    let image = Image::of_size(1, 3 * MIB);
+    let layer = &image.layers[0];
+    let registry = Upstream::start(Layout::of("library/app", "1", &image));
+    let daemon = Daemon::with(AT_ONCE, &registry);
+    daemon.get(&target("manifests", "1")).is(200);
+    settled(&daemon, &image);
+    counts(&daemon, 1);
+    fs::File::options().write(true).open(daemon.blob(layer.hex())).unwrap().set_len(MIB).unwrap();
+    assert!(daemon.get(&target("blobs", &layer.digest)).is(200).body == layer.bytes());
+    eventually("it is there again", || daemon.blob(layer.hex()).exists());
+    assert!(daemon.images().join(format!("partial/{}.bad", layer.hex())).exists());
+    counts(&daemon, 1);
+}
+
+#[test]
 fn what_is_not_counted_yet_is_not_nothing() {
     let registry = Upstream::start(Layout::of("library/app", "1", &Image::small(1)));
     let mut daemon = Daemon::of(&registry);

@@ -85,14 +85,16 @@ fn missing(shared: &Shared, prune: &PruneSettings) -> Option<u64> {
     Some(under.max(over))
 }
 
-/// One round; `due` does what has its time, too. The first counts what the cache holds. False when there is not as much room as there should be.
+/// One round; `due` does what has its time, too. The first counts what the cache holds, and so does one after something
+/// was put aside. False when there is not as much room as there should be.
 fn round(shared: &Shared, prune: &PruneSettings, due: bool) -> Result<bool, CareError> {
     let begun = Instant::now();
     let store = &shared.store;
     if due {
         store.sweep_partials()?;
     }
-    if is_uncounted(shared) {
+    // A doubt leads to no round of its own: on a bad disk one file after another is put aside.
+    if is_uncounted(shared) || store.is_usage_doubtful() {
         let usage = shared.paced(|pace| store.count(&pace))?;
         tracing::debug!(blobs = usage.blobs.files, bytes = usage.bytes(), "counted what the cache holds");
     }

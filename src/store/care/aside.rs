@@ -29,7 +29,7 @@ impl Store {
         };
         match put() {
             Ok(Some(bytes)) => {
-                self.totals.vanished(kind, bytes);
+                self.totals.put_aside(kind, bytes);
                 if kind == Kind::Manifest {
                     self.memory.manifests.remove(digest);
                 }

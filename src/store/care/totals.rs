@@ -73,6 +73,8 @@ struct State {
     new: Option<HashSet<u64>>,
     /// Something has vanished since then, and nobody knows whether the walk had counted it.
     lost: bool,
+    /// What is known may be off.
+    doubtful: bool,
     images: Images,
 }
 
@@ -118,6 +120,12 @@ impl Totals {
     pub fn vanished(&self, kind: Kind, bytes: u64) {
         self.change(kind, -1, bytes);
         lock(&self.0).lost = true;
+    }
+
+    /// A file is gone that was not what it should be: it may have had another length when it was counted.
+    pub fn put_aside(&self, kind: Kind, bytes: u64) {
+        self.vanished(kind, bytes);
+        lock(&self.0).doubtful = true;
     }
 
     /// Before a name becomes that of an image.
@@ -183,6 +191,7 @@ impl Totals {
                 plus(found, kind, files, bytes)[kind as usize]
             };
             state.known = Some([sum(Kind::Blob), sum(Kind::Manifest)]);
+            state.doubtful = state.lost;
         }
         counts
     }
@@ -201,6 +210,11 @@ impl Store {
     /// What the cache holds; none before the first walk is done.
     pub fn usage(&self) -> Option<Usage> {
         self.totals.usage()
+    }
+
+    /// Whether [`usage`](Self::usage) may be off until it is counted again.
+    pub fn is_usage_doubtful(&self) -> bool {
+        lock(&self.totals.0).doubtful
     }
 
     /// Counts what the cache holds, while it is in use. Blocks for as long as a walk over all files takes.

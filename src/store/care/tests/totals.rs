@@ -44,6 +44,25 @@ fn totals_follow_what_is_published_pruned_and_put_aside() {
 }
 
 #[test]
+fn totals_are_doubtful_when_what_was_counted_had_another_length_until_they_are_counted_again() {
+    let cache = Cache::new();
+    cache.blob(b"1");
+    let path = cache.blob(b"55555");
+    let store = cache.open();
+    store.count(&Pace::free()).unwrap();
+    assert!(!store.is_usage_doubtful());
+    File::options().write(true).open(path).unwrap().set_len(2).unwrap();
+    let (file, _) = store.blob(&digest(b"55555")).unwrap().unwrap();
+    assert!(!store.is_sound(crate::store::Kind::Blob, &digest(b"55555"), &file));
+    assert!(store.is_usage_doubtful() && store.usage() != Some(looked_at(&cache)));
+    let stop = || true;
+    assert!(matches!(store.count(&Pace::until(&stop)), Err(CareError::Stopped)));
+    assert!(store.is_usage_doubtful());
+    assert_eq!(store.count(&Pace::free()).unwrap(), looked_at(&cache));
+    assert!(!store.is_usage_doubtful());
+}
+
+#[test]
 fn what_is_published_during_the_walk_is_counted_once() {
     let cache = Cache::new();
     for number in 0..300u32 {
