@@ -65,6 +65,20 @@ fn the_unit_leaves_little_to_attack() {
 }
 
 #[test]
+fn the_check_of_the_cache_runs_in_idle_time() {
+    needs_machine!();
+    let machine = machine();
+    let pid = main_pid(&machine);
+    let stats = machine.run(&format!("cat /proc/{pid}/task/*/stat"));
+    // proc_pid_stat(5) and sched(7): SCHED_IDLE is 5.
+    let policy = |name: &str| {
+        let (_, fields) = stats.split_once(&format!("({name}) ")).unwrap();
+        fields.split(' ').nth(38).unwrap()
+    };
+    assert_eq!((policy("check"), policy("ociregistry")), ("5", "0"), "{stats}");
+}
+
+#[test]
 fn the_journal_has_fields() {
     needs_machine!();
     let machine = machine();
