@@ -291,6 +291,17 @@ fn reads(daemon: &Daemon, path: &Path) -> bool {
     files.filter_map(Result::ok).any(|file| fs::read_link(file.path()).is_ok_and(|open| open == path))
 }
 
+/// Of the daemon's threads of that name: proc_pid_stat(5).
+fn niceness(daemon: &Daemon, name: &str) -> Vec<i32> {
+    let threads = fs::read_dir(format!("/proc/{}/task", daemon.pid())).unwrap();
+    let stats = threads.filter_map(|thread| fs::read_to_string(thread.unwrap().path().join("stat")).ok());
+    let named = |stat: String| {
+        let (before, fields) = stat.rsplit_once(") ")?;
+        before.ends_with(&format!("({name}")).then(|| fields.split(' ').nth(16)?.parse().ok()).flatten()
+    };
+    stats.filter_map(named).collect()
+}
+
 #[test]
 fn work_that_tells_nothing_ends_with_who_asked_for_it_and_with_the_daemon() {
     let mut daemon = Daemon::configured("");
@@ -305,13 +316,16 @@ fn work_that_tells_nothing_ends_with_who_asked_for_it_and_with_the_daemon() {
         child
     };
     let mut child = begin(&daemon, &["check", "--repair"]);
+    assert_eq!(niceness(&daemon, "command"), [0]);
     child.kill().unwrap();
     child.wait().unwrap();
     eventually("it is noticed", || !reads(&daemon, &large));
     let said = "/repair came to no end, after 0 told: who asked has gone";
     eventually("it is told", || daemon.log().contains(said));
 
+    // What only looks leaves the processor to pulls.
     let child = begin(&daemon, &["check"]);
+    assert_eq!(niceness(&daemon, "command"), [10]);
     assert!(daemon.terminate().success());
     let output = child.wait_with_output().unwrap();
     assert!(output.status.code() == Some(75), "{:?} {}", output.status, err(&output));

@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -28,6 +29,9 @@ const REQUEST_WITHIN: Duration = Duration::from_secs(30);
 
 /// A client that takes nothing for so long stops work that others wait for.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Of threads that only look, as in nice(1).
+const NICE: i32 = 10;
 
 /// Who gives a command.
 #[derive(Clone, Copy, Debug)]
@@ -101,12 +105,21 @@ impl Worker {
                     }
                 }
             };
-            let handle = Handle::current();
+            let (handle, failed) = (Handle::current(), teller.clone());
             // Where the daemon ends there is nobody to join it: what a command leaves is what a crash would.
-            tokio::task::spawn_blocking(move || {
+            let work = move || {
+                // What only looks leaves the processor to pulls. Who is nice stays so, and others wait for what changes
+                // something.
+                if !C::ALONE {
+                    let _ = rustix::process::nice(NICE);
+                }
                 Work { command, asker, teller, ending, handle }.run(&store);
                 drop(turn);
-            });
+            };
+            if let Err(error) = thread::Builder::new().name("command".to_owned()).spawn(work) {
+                let complaint = Complaint::new(Cause::Other, format!("the system gives no thread: {error}"));
+                let _ = failed.send(Line::Error(complaint)).await;
+            }
         });
         told
     }
