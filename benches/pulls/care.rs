@@ -107,14 +107,15 @@ fn pulls_beside(folder: &Path, content: &Content, upstream: SocketAddr, table: &
     let alone = || p99(&mut || std::thread::sleep(ALONE));
     // What comes with the first pulls is there by then.
     alone();
-    let mut row = |what: &str, beside: &mut dyn FnMut() -> f64| {
+    let mut row = |what: &str, goal: f64, beside: &mut dyn FnMut() -> f64| {
         let (beside, alone) = alternate(beside, alone);
-        table.time(&format!("pull of a cached image while {what}, p99 in ms"), "alone", beside, alone, 2.0);
+        table.time(&format!("pull of a cached image while {what}, p99 in ms"), "alone", beside, alone, goal);
     };
-    row("100,000 images are listed", &mut || p99(&mut || whole(folder, &["list"])));
-    row("all is marked", &mut || p99(&mut || whole(folder, &["prune", "--blobs", "--dry-run"])));
+    // Who asks prints all of it, with a processor of the host's for some seconds.
+    row("100,000 images are listed", 4.0, &mut || p99(&mut || whole(folder, &["list"])));
+    row("all is marked", 2.0, &mut || p99(&mut || whole(folder, &["prune", "--blobs", "--dry-run"])));
     let keep = keep(folder);
-    row("1,000 images are evicted", &mut || {
+    row("1,000 images are evicted", 2.0, &mut || {
         let mut child = command(folder, &["prune", "--keep-size", &keep])
             .stdout(Stdio::piped())
             .spawn()
