@@ -70,6 +70,9 @@ fn with(keys: &str, make: &[&str], options: &str, size: u64) -> Scene {
     Scene { image, manifest: "/v2/library/app/manifests/1?ns=docker.io", target, upstream, disk, daemon }
 }
 
+/// Bytes of the layer that upstream gives before the strike.
+const HELD: u64 = 20 * MIB;
+
 impl Scene {
     fn layer(&self) -> &Blob {
         &self.image.layers[0]
@@ -77,9 +80,9 @@ impl Scene {
 
     /// Ten clients are served the first bytes of the layer, then `strike` falls, and each gets the rest.
     fn pulled_through(&self, strike: impl FnOnce(&Self) + Send) {
-        let (layer, held) = (self.layer(), 20 * MIB);
+        let layer = self.layer();
         self.daemon.get(self.manifest).is(200);
-        self.upstream.hold(&layer.digest, held);
+        self.upstream.hold(&layer.digest, HELD);
         let (begun, struck) = (Barrier::new(CLIENTS + 1), Barrier::new(CLIENTS + 1));
         thread::scope(|scope| {
             for client in 0..CLIENTS {
@@ -439,6 +442,8 @@ impl Scene {
     fn unreserve(&self) {
         let partial = self.daemon.images().join("partial").join(self.layer().hex());
         let file = File::options().write(true).open(partial).unwrap();
+        // What is written meanwhile would go as well.
+        eventually("all that came is written", || file.metadata().unwrap().len() == HELD);
         let data = file.metadata().unwrap();
         assert!(data.blocks() * 512 > data.len() + 8 * MIB, "nothing was reserved");
         let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
